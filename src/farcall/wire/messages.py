@@ -196,7 +196,10 @@ _TYPES: dict[str, type[Task] | type[Result] | type[EndpointStatusReport] | type[
 def pack_message(message: Message) -> bytes:
     """The bytes of one AMQP message body."""
     envelope = {"message_type": message.message_type, "data": message.to_data()}
-    return _VERSION + json.dumps(envelope, separators=(",", ":")).encode()
+    try:
+        return _VERSION + json.dumps(envelope, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # lone surrogates (os.fsdecode) have no UTF-8; as JSON escapes they travel
+        return _VERSION + json.dumps(envelope, separators=(",", ":")).encode()
 
 
 def unpack_message(body: bytes) -> Message:
