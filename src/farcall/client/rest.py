@@ -1,0 +1,286 @@
+"""The REST interface of a service as methods: what the SDK, the endpoint agent and the commands call.
+
+Knows paths and shapes (`wire.rest`); `http` sends, repeats and raises. Every method raises `ServiceUnreachable`
+if nobody answers and the `ApiError` that the service answered with otherwise, and `ValueError` for an id that is
+no UUID. Documents that only pass through (tasks, endpoints) are returned as decoded JSON. Source: wire protocol, REST.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+from uuid import UUID
+
+import httpx
+
+from farcall.client.http import HttpSession
+from farcall.client.retry import RetryPolicy
+from farcall.client.settings import service_url
+from farcall.client.tokens import TokenStore
+from farcall.wire.errors import ApiError
+from farcall.wire.rest import (
+    IDEMPOTENCY_HEADER,
+    EndpointRegistration,
+    FunctionRegistration,
+    PublishKwargs,
+    QueueInfo,
+    RegistrationResponse,
+    ResultConnection,
+    SubmitRequest,
+    SubmitResponse,
+)
+
+__all__ = ["ApiClient", "uuid_text"]
+
+
+class ApiClient:
+    """One user's connection to one service. Safe to share between threads.
+
+    Args:
+        url: address of the service; see `settings.service_url` for what None means.
+        token: bearer token; None means `FARCALL_TOKEN`, then the token store (read again once after a 401).
+        store: the token store; the user's own if None.
+        timeout_s: how long to wait for an answer.
+        retry: how patient to be; the defaults of `RetryPolicy` if None.
+        transport: in place of sockets, for tests.
+
+    Raises:
+        ValueError: the address or the token makes no sense.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        store: TokenStore | None = None,
+        timeout_s: float = 60,
+        retry: RetryPolicy | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        store = store or TokenStore()
+        self.url = service_url(url, store)
+        self._http = HttpSession(
+            self.url, token, store=store, timeout_s=timeout_s, retry=retry or RetryPolicy(), transport=transport
+        )
+
+    def close(self) -> None:
+        """Close the connections; waits for retries end. Idempotent."""
+        self._http.close()
+
+    def __enter__(self) -> ApiClient:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # --- about the service and the caller
+
+    def version(self) -> dict[str, Any]:
+        """`api`, `min_sdk_version`, `min_ep_version` and what else the service tells."""
+        return _object(self._get("/v2/version?service=all"))
+
+    def whoami(self) -> dict[str, Any]:
+        """The caller's identity: at least `identity_id` and `username`. Ours."""
+        return _object(self._get("/v3/whoami"))
+
+    def result_connection(self) -> ResultConnection:
+        """A fresh credential to read the caller's result queues with."""
+        return _filled(ResultConnection, self._get("/v2/get_amqp_result_connection_url"))
+
+    # --- functions
+
+    def register_function(self, registration: FunctionRegistration) -> str:
+        """Register a function; returns its id. Registering the same again makes another one."""
+        # Repeatable: at worst a function that nobody uses is registered as well.
+        answer = self._http.request("POST", "/v3/functions", _members(registration), is_repeatable=True)
+        return str(_member(answer, "function_uuid"))
+
+    def get_function(self, function_id: str | UUID) -> dict[str, Any]:
+        return _object(self._get(f"/v2/functions/{uuid_text(function_id, 'function_id')}"))
+
+    def delete_function(self, function_id: str | UUID) -> None:
+        self._delete(f"/v2/functions/{uuid_text(function_id, 'function_id')}")
+
+    # --- tasks
+
+    def submit(
+        self,
+        endpoint_id: str | UUID,
+        request: SubmitRequest,
+        idempotency_key: str | None,
+        *,
+        retry: RetryPolicy | None = None,
+        interrupt: threading.Event | None = None,
+    ) -> SubmitResponse:
+        """Hand tasks to the service; when this returns they are stored.
+
+        Args:
+            idempotency_key: repetitions with the same key count once (the service remembers it for a day), so
+                only a submission with a key is repeated when its answer got lost.
+            retry: in place of the client's policy.
+            interrupt: when set, the submission is not repeated any more.
+        """
+        answer = self._http.request(
+            "POST",
+            f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/submit",
+            _members(request),
+            is_repeatable=idempotency_key is not None,
+            headers={IDEMPOTENCY_HEADER: idempotency_key} if idempotency_key is not None else None,
+            retry=retry,
+            interrupt=interrupt,
+        )
+        return _filled(SubmitResponse, answer)
+
+    def task(self, task_id: str | UUID) -> dict[str, Any]:
+        """A task's document: `task_id`, `status`, and when it ended `completion_t` and `result` or `exception`."""
+        return _object(self._get(f"/v2/tasks/{uuid_text(task_id, 'task_id')}"))
+
+    def batch_status(self, task_ids: Iterable[str | UUID]) -> dict[str, dict[str, Any]]:
+        """Documents of many tasks by id; ids that the service does not know are absent."""
+        ids = [uuid_text(task_id, "task_id") for task_id in task_ids]
+        answer = self._http.request("POST", "/v2/batch_status", {"task_ids": ids}, is_repeatable=True)
+        return _object(_member(answer, "results"))
+
+    def task_group(self, task_group_id: str | UUID) -> dict[str, Any]:
+        """A group's document; `tasks` is a list of `{"id", "created_at"}`."""
+        return _object(self._get(f"/v2/taskgroup/{uuid_text(task_group_id, 'task_group_id')}"))
+
+    def cancel_task(self, task_id: str | UUID) -> dict[str, Any]:
+        """Cancel a task that has not ended; returns `task_id` and the `status` it has now. Ours."""
+        path = f"/v3/tasks/{uuid_text(task_id, 'task_id')}/cancel"
+        return _object(self._http.request("POST", path, is_repeatable=True))
+
+    # --- endpoints
+
+    def register_endpoint(
+        self, registration: EndpointRegistration, endpoint_id: str | UUID | None = None
+    ) -> RegistrationResponse:
+        """Register an endpoint, or with an id register it again; the service then forgets what was there."""
+        if endpoint_id is None:
+            answer = self._http.request("POST", "/v3/endpoints", _members(registration), is_repeatable=False)
+        else:
+            path = f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}"
+            answer = self._http.request("PUT", path, _members(registration), is_repeatable=True)
+        return _registration_from_document(answer)
+
+    def endpoints(self, role: str = "owner") -> list[dict[str, Any]]:
+        """Endpoints that the caller owns (`owner`) or may use (`any`).
+
+        Raises:
+            ValueError: another role.
+        """
+        if role not in ("owner", "any"):
+            raise ValueError(f"role must be 'owner' or 'any', got {role!r}")
+        answer = self._get(f"/v2/endpoints?role={role}")
+        if not isinstance(answer, list):
+            raise _unexpected("a list of endpoints")
+        return answer
+
+    def endpoint(self, endpoint_id: str | UUID) -> dict[str, Any]:
+        return _object(self._get(f"/v2/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}"))
+
+    def endpoint_status(self, endpoint_id: str | UUID) -> dict[str, Any]:
+        """`status` ("online" or "offline") and `details`, the last report."""
+        return _object(self._get(f"/v2/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/status"))
+
+    def lock_endpoint(self, endpoint_id: str | UUID) -> dict[str, Any]:
+        """Stop an endpoint from afar; returns `endpoint_id` and `lock_expiration_timestamp` (unix seconds)."""
+        path = f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/lock"
+        return _object(self._http.request("POST", path, is_repeatable=True))
+
+    def delete_endpoint(self, endpoint_id: str | UUID) -> None:
+        self._delete(f"/v2/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}")
+
+    def allowed_functions(self, endpoint_id: str | UUID) -> dict[str, Any]:
+        """`restricted`, and if so the ids in `functions`."""
+        return _object(self._get(f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/allowed_functions"))
+
+    def _get(self, path: str) -> Any:  # any JSON value
+        return self._http.request("GET", path, is_repeatable=True)
+
+    def _delete(self, path: str) -> None:
+        self._http.request("DELETE", path, is_repeatable=True)
+
+
+def uuid_text(value: str | UUID, what: str) -> str:
+    """The canonical text of an id.
+
+    Raises:
+        ValueError: it is no UUID; the message names `what` it should have been.
+    """
+    if isinstance(value, UUID):
+        return str(value)
+    try:
+        return str(UUID(value))
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"{what} must be a UUID like 54460200-b652-4f43-a918-02882fa6114a, got {value!r}") from None
+
+
+_T = TypeVar("_T", SubmitResponse, ResultConnection, QueueInfo, PublishKwargs)
+
+
+def _members(value: Any) -> dict[str, Any]:  # one of wire.rest's request dataclasses
+    """As `wire.rest.to_document`, without its deep copy of what may be megabytes of payload."""
+    members = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: member for name, member in members.items() if member is not None}
+
+
+def _filled(cls: type[_T], document: Any) -> _T:
+    """A dataclass from a JSON object; members that this release does not know are dropped."""
+    names = {field.name for field in fields(cls)}
+    try:
+        return cls(**{name: member for name, member in _object(document).items() if name in names})
+    except TypeError as exc:
+        raise _unexpected(f"a {cls.__name__}") from exc
+
+
+def _registration_from_document(document: Any) -> RegistrationResponse:
+    members = _object(document)
+    heartbeat = _queue_info(members.get("heartbeat_queue_info"))
+    if heartbeat is None:
+        raise _unexpected("an answer to a registration with the member 'heartbeat_queue_info'")
+    return RegistrationResponse(
+        endpoint_id=str(_member(document, "endpoint_id")),
+        heartbeat_queue_info=heartbeat,
+        task_queue_info=_queue_info(members.get("task_queue_info")),
+        result_queue_info=_queue_info(members.get("result_queue_info")),
+        command_queue_info=_queue_info(members.get("command_queue_info")),
+        warnings=[str(warning) for warning in members.get("warnings") or ()],
+    )
+
+
+def _queue_info(document: Any) -> QueueInfo | None:
+    if document is None:
+        return None
+    members: Mapping[str, Any] = _object(document)
+    publish = members.get("queue_publish_kwargs")
+    return _filled(
+        QueueInfo,
+        {**members, "queue_publish_kwargs": None if publish is None else _filled(PublishKwargs, publish)},
+    )
+
+
+def _object(document: Any) -> dict[str, Any]:
+    if not isinstance(document, dict):
+        raise _unexpected("an object")
+    return document
+
+
+def _member(document: Any, name: str) -> Any:
+    members = _object(document)
+    if name not in members:
+        raise _unexpected(f"an object with the member '{name}'")
+    return members[name]
+
+
+def _unexpected(expected: str) -> ApiError:
+    return ApiError(
+        f"The service's answer is not what the interface promises: {expected} was expected. "
+        "Is the service older than this client (`farcall version`)?",
+        None,
+        502,
+        "UNEXPECTED_ANSWER",
+    )
