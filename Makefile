@@ -1,0 +1,45 @@
+# Farcall. `make` alone lists what there is. Every target sets up .venv by itself.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+
+.PHONY: help setup demo demo-stop test test-quick check format types imports bench run clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: ## Make .venv and install everything that uv.lock names
+	@scripts/setup.sh
+
+demo: setup ## Start a service and an endpoint, and run a model selection on handwritten digits
+	@$(PY) examples/demo.py
+
+demo-stop: setup ## Stop what `make demo` left running
+	@$(PY) examples/demo.py --stop
+
+run: setup ## Start a service in the foreground (Ctrl-C ends it)
+	@.venv/bin/farcall-service start
+
+check: setup format types imports ## Format, lint, types, import directions (seconds)
+
+format:
+	@.venv/bin/ruff format --check . && .venv/bin/ruff check .
+
+types:
+	@.venv/bin/mypy -p farcall
+
+imports:
+	@.venv/bin/lint-imports --no-cache
+
+test: setup check ## Everything: checks, unit tests, and the system tests with real processes and kills
+	@.venv/bin/pytest -n 2 --dist loadgroup -m "not system"
+	@.venv/bin/pytest -m system
+
+test-quick: setup ## Tests that start no processes (under a minute)
+	@.venv/bin/pytest -n 2 --dist loadgroup -m "not system" -q
+
+bench: setup ## Measure speed and size; one JSON line per figure
+	@$(PY) -m benchmarks
+
+clean: ## Remove .venv, caches and the demo's data (run `make demo-stop` first)
+	rm -rf .venv .demo .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,62 @@
+"""What each part loads in a fresh interpreter: import cost and trust are properties of the closure, not of intent."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PROBE = """
+import json, sys
+before = set(sys.modules)
+import {module}
+loaded = set(sys.modules) - before
+print(json.dumps(sorted(loaded)))
+"""
+
+
+def closure_of(module: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", PROBE.format(module=module)], capture_output=True, text=True, check=True
+    )
+    return set(json.loads(done.stdout))
+
+
+def third_party(modules: set[str]) -> set[str]:
+    tops = {name.partition(".")[0] for name in modules}
+    return {top for top in tops if top not in sys.stdlib_module_names and top != "farcall" and not top.startswith("_")}
+
+
+def parts(modules: set[str]) -> set[str]:
+    return {name.split(".")[1] for name in modules if name.startswith("farcall.")}
+
+
+def test_importing_farcall_alone_loads_nothing_of_ours_or_others() -> None:
+    loaded = closure_of("farcall")
+    assert third_party(loaded) == set()
+    assert parts(loaded) == set()
+
+
+@pytest.mark.parametrize("module", ["farcall.worker.run", "farcall.worker.pool", "farcall.worker.shell"])
+def test_a_compute_node_loads_the_standard_library_and_dill(module: str) -> None:
+    loaded = closure_of(module)
+    assert third_party(loaded) <= {"dill"}
+    assert parts(loaded) <= {"wire", "serialize", "worker"}
+
+
+@pytest.mark.parametrize("module", ["farcall.service.app", "farcall.broker"])
+def test_the_service_loads_nothing_that_could_unpickle_a_payload(module: str) -> None:
+    loaded = closure_of(module)
+    assert "dill" not in third_party(loaded)
+    assert parts(loaded) <= {"wire", "amqp", "broker", "service"}
+
+
+def test_the_agent_loads_parsl_only_when_its_engine_is_parsl() -> None:
+    loaded = closure_of("farcall.endpoint.agent.runner")
+    assert "parsl" not in third_party(loaded)
+    assert parts(loaded) <= {"wire", "serialize", "worker", "amqp", "client", "endpoint"}
+
+
+def test_the_sdk_loads_nothing_of_the_service_or_the_endpoint() -> None:
+    loaded = closure_of("farcall.sdk")
+    assert parts(loaded) <= {"wire", "serialize", "worker", "amqp", "client", "sdk", "errors"}
