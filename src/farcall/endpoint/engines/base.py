@@ -84,7 +84,7 @@ class EngineCallbacks(Protocol):
         """`capacity()` may have grown. May be called more often than that is true."""
 
     def died(self, reason: str) -> None:
-        """The engine has failed for good and cannot recover; `failed` was called for all it had. `reason` is for people."""
+        """The engine cannot recover; `failed` was called for all it had. `reason` is for people."""
 
 
 class Engine(Protocol):
@@ -122,7 +122,7 @@ class Engine(Protocol):
         """
 
     def status(self) -> Mapping[str, Any]:
-        """The engine's members of `global_state`. Source: wire protocol, `global_state`. Cheap enough for each report."""
+        """The engine's members of `global_state` (wire protocol, `global_state`). Cheap enough for each report."""
 
     def shutdown(self, grace_s: float) -> None:
         """Stop: no new task starts, running ones have `grace_s` seconds to finish, then workers are ended.
