@@ -1,0 +1,1 @@
+"""The store: tables, engine with group commit, migrations. Only this package and `store` modules know SQL."""

@@ -1,0 +1,224 @@
+"""The database as the event loop sees it: `read` on a small pool of threads, `write` with group commit.
+
+One thread writes. It takes whatever has gathered, runs the units one after another in one transaction, commits
+once, and tells the loop once. So a commit's cost (the disk) is shared by everybody who came while the previous one
+was under way, and nobody waits for a timer. Statements themselves are in the `store` modules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+
+from farcall.wire.errors import FarcallError, ServiceUnavailable
+
+__all__ = ["Database", "make_engine"]
+
+_logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_GROUP_UNITS = 256
+"""Units in one transaction at most, so that the first does not wait for very many."""
+
+
+@dataclass(slots=True)
+class _Unit:
+    run: Callable[..., Any]
+    args: tuple[Any, ...]
+    savepoint: bool
+    then: Callable[[Any], None] | None
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = field(default=None)
+
+
+class Database:
+    """The store of one service. Made and closed on the event loop.
+
+    Args:
+        url: SQLAlchemy URL of SQLite (a file) or PostgreSQL, with a schema that `migrate` made.
+        readers: threads for reading.
+    """
+
+    def __init__(self, url: str, *, readers: int = 2) -> None:
+        self._engine = make_engine(url, pool_size=readers + 1)
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="farcall-db-read")
+        self._local = threading.local()
+        self._connections: list[Connection] = []
+        self._units: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._writer = threading.Thread(target=self._write_loop, name="farcall-db-write", daemon=True)
+        self._writer.start()
+
+    async def read(self, run: Callable[..., T], *args: Any) -> T:
+        """Run `run(connection, *args)` on a reading thread. It sees everything committed before the call."""
+        return await self._loop.run_in_executor(self._readers, self._read, run, args)
+
+    async def write(
+        self,
+        run: Callable[..., T],
+        *args: Any,
+        savepoint: bool = False,
+        then: Callable[[T], None] | None = None,
+    ) -> T:
+        """Run `run(connection, *args)` on the writing thread; returns after the commit.
+
+        The unit may run more than once before it is committed, so it must have no effect but on the connection.
+        Once this has been called the unit will run, even if the caller is cancelled.
+
+        Args:
+            savepoint: give the unit a savepoint of its own. Without one, a unit may raise a `FarcallError` only
+                *before* it writes (a refusal); with one, at any time. Any other exception is a fault: the unit is
+                undone, and the others of its transaction are run again.
+            then: called on the event loop with the result, in the order of the commits, before this returns.
+
+        Raises:
+            ServiceUnavailable: the transaction cannot be committed (disk full, database gone).
+            FarcallError: what the unit raised; nothing of it is stored.
+        """
+        future = self._loop.create_future()
+        if self._closed:
+            raise ServiceUnavailable("The service is stopping; send the request again in a moment.")
+        self._units.put(_Unit(run, args, savepoint, then, future))
+        return await future  # type: ignore[no-any-return]  # what `run` returned
+
+    async def close(self) -> None:
+        """Finish what has been accepted, then let go of the database."""
+        if self._closed:
+            return
+        self._closed = True
+        self._units.put(None)
+        await self._loop.run_in_executor(None, self._writer.join)
+        await self._loop.run_in_executor(None, self._readers.shutdown)
+        for connection in self._connections:
+            connection.close()
+        self._engine.dispose()
+
+    # Reading threads.
+
+    def _read(self, run: Callable[..., T], args: tuple[Any, ...]) -> T:
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._engine.connect()
+            self._connections.append(connection)
+        with connection.begin():
+            return run(connection, *args)
+
+    # The writing thread.
+
+    def _write_loop(self) -> None:
+        with self._engine.connect() as connection:
+            running = True
+            while running:
+                first = self._units.get()
+                group = [] if first is None else [first]
+                running = first is not None
+                while running and len(group) < _GROUP_UNITS:
+                    try:
+                        unit = self._units.get_nowait()
+                    except queue.Empty:
+                        break
+                    if unit is None:
+                        running = False
+                    else:
+                        group.append(unit)
+                if group:
+                    self._commit(connection, group)
+                    self._loop.call_soon_threadsafe(_resolve, group)
+
+    def _commit(self, connection: Connection, group: Sequence[_Unit]) -> None:
+        try:
+            if not _try_group(connection, group, savepoints=False):
+                for unit in group:
+                    unit.result = unit.error = None
+                _try_group(connection, group, savepoints=True)
+        except Exception as exc:
+            _logger.exception("A transaction could not be committed", extra={"event": "db.commit_failed"})
+            for unit in group:
+                # A unit that was refused keeps its answer; nothing of the others is stored.
+                if unit.error is None:
+                    unit.error = ServiceUnavailable(f"The service cannot write to its database ({_reason(exc)}).")
+
+
+def _try_group(connection: Connection, group: Sequence[_Unit], *, savepoints: bool) -> bool:
+    """Run the units in one transaction. False: one failed and spoilt it, nothing is stored."""
+    transaction = connection.begin()
+    try:
+        for unit in group:
+            try:
+                if savepoints or unit.savepoint:
+                    with connection.begin_nested():
+                        unit.result = unit.run(connection, *unit.args)
+                else:
+                    unit.result = unit.run(connection, *unit.args)
+            except FarcallError as exc:
+                unit.error = exc
+            except Exception as exc:
+                unit.error = exc
+                _logger.exception("A unit of writing failed", extra={"event": "db.unit_failed"})
+                if not (savepoints or unit.savepoint):
+                    transaction.rollback()
+                    return False
+        transaction.commit()
+    finally:
+        if transaction.is_active:
+            transaction.rollback()
+    return True
+
+
+def _resolve(group: Sequence[_Unit]) -> None:
+    for unit in group:
+        if unit.error is not None:
+            if not unit.future.done():
+                unit.future.set_exception(unit.error)
+            continue
+        if unit.then is not None:
+            try:
+                unit.then(unit.result)
+            except Exception:
+                _logger.exception("What follows a commit failed", extra={"event": "db.then_failed"})
+        if not unit.future.done():
+            unit.future.set_result(unit.result)
+
+
+def _reason(exc: BaseException) -> str:
+    return str(getattr(exc, "orig", None) or exc).splitlines()[0][:200]
+
+
+def make_engine(url: str, *, pool_size: int = 1) -> Engine:
+    """An engine whose transactions behave alike on both databases, durable after each commit."""
+    if make_url(url).get_backend_name() != "sqlite":
+        return create_engine(url, pool_size=pool_size, pool_pre_ping=True)
+    engine = create_engine(url, pool_size=pool_size, connect_args={"check_same_thread": False})
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # we begin transactions ourselves: the module would begin them too late
+    cursor = connection.cursor()
+    for pragma in (
+        "busy_timeout = 10000",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "cache_size = -8000",
+        "temp_store = MEMORY",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")

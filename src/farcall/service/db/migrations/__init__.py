@@ -1,0 +1,63 @@
+"""Changes of the schema, one Alembic revision each, and `migrate`, which applies those that are missing.
+
+Alembic is imported only when something is to be done: it would cost an idle service 10 MB.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Engine, inspect, text
+
+from farcall.wire.errors import FarcallError
+
+__all__ = ["HEAD", "SchemaTooNew", "migrate"]
+
+HEAD: Final = "0001"
+"""The newest revision; a test compares it with the files."""
+
+
+class SchemaTooNew(FarcallError):
+    """The database was written by a newer release of Farcall."""
+
+    code = "SCHEMA_TOO_NEW"
+
+    def __init__(self, found: str) -> None:
+        super().__init__(found)
+        self.found = found
+
+    def __str__(self) -> str:
+        return (
+            f"The database has schema revision {self.found!r}, and this release of Farcall knows revisions up to "
+            f"{HEAD!r}: a newer release has used it. Upgrade Farcall, or choose another data directory."
+        )
+
+
+def migrate(engine: Engine) -> bool:
+    """Bring the schema to `HEAD`. Returns whether anything had to be done.
+
+    Raises:
+        SchemaTooNew: the database is ahead of this release.
+    """
+    with engine.connect() as connection:
+        found: str | None = None
+        if inspect(connection).has_table("alembic_version"):
+            found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        if found == HEAD:
+            return False
+        if found is not None and found > HEAD:
+            raise SchemaTooNew(found)
+        connection.rollback()
+        _upgrade(connection)
+    return True
+
+
+def _upgrade(connection: object) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

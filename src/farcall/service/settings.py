@@ -1,0 +1,66 @@
+"""What an operator may choose, and every limit and period of the service, in one frozen object.
+
+Read from the command line by `farcall.cli.service`; tests make their own. Units are in the names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from farcall.wire import limits
+
+__all__ = ["ServiceSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """Settings of one service process.
+
+    Attributes:
+        data_dir: holds the database, the log and the state files; private to the operator.
+        database_url: SQLAlchemy URL; None means SQLite in `data_dir`.
+        public_host: host name put into the broker URLs that are handed out; None means the host by which the
+            HTTP request reached the service.
+        amqp_advertised_port: likewise the port; None means the port that the embedded broker listens on.
+        feed_window_messages, feed_window_bytes: how much of one queue may be in the broker unacknowledged.
+        page_tasks: rows read from the store at once by a feed.
+        presence_write_period_s: at most this long are status reports kept in memory only.
+        replay_window_s: how long the answer to a submission without idempotency key is kept when the client
+            went away before it was sent.
+    """
+
+    data_dir: Path
+    database_url: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 5000
+    amqp_port: int = 5672
+    public_host: str | None = None
+    amqp_advertised_port: int | None = None
+    amqp_heartbeat_s: int = 30
+
+    payload_limit_bytes: int = limits.PAYLOAD_LIMIT_BYTES
+    request_limit_bytes: int = limits.REQUEST_LIMIT_BYTES
+    batch_limit_tasks: int = limits.SUBMIT_BATCH_LIMIT_TASKS
+    task_lifetime_s: float = limits.TASK_LIFETIME_S
+    result_retention_s: float = limits.RESULT_RETENTION_S
+    idempotency_s: float = 24 * 3600.0
+    replay_window_s: float = 120.0
+    lock_s: float = 5.0
+    token_cache_s: float = 60.0
+
+    feed_window_messages: int = 1000
+    feed_window_bytes: int = 16 * 1024 * 1024
+    page_tasks: int = 500
+    result_batch_messages: int = 1000
+    result_batch_bytes: int = 16 * 1024 * 1024
+    code_cache_bytes: int = 16 * 1024 * 1024
+    presence_write_period_s: float = 3.0
+    sweep_period_s: float = 60.0
+    sweep_batch: int = 500
+    group_queue_idle_s: float = 600.0
+
+    @property
+    def store_url(self) -> str:
+        """The SQLAlchemy URL of the store."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'farcall.db'}"
