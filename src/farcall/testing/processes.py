@@ -1,4 +1,4 @@
-"""Real processes for tests and benchmarks: a service and endpoints, started and stopped by the commands that users type.
+"""Real processes for tests and benchmarks: a service and endpoints, run by the commands that users type.
 
 Everything lies under one directory (data, endpoint directories, tokens), so several systems can live side by side.
 `kill()` is SIGKILL and returns when the process is gone; nothing here polls.
