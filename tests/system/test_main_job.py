@@ -44,9 +44,8 @@ def test_many_calls_each_give_their_own_value(any_endpoint: EndpointProcess) -> 
 
 
 def test_an_exception_arrives_as_its_own_type_with_the_remote_traceback(any_endpoint: EndpointProcess) -> None:
-    with Executor(endpoint_id=any_endpoint.id) as ex:
-        with pytest.raises(ValueError) as caught:
-            ex.submit(fail_with_value_error, "wrong here").result(timeout=60)
+    with Executor(endpoint_id=any_endpoint.id) as ex, pytest.raises(ValueError) as caught:
+        ex.submit(fail_with_value_error, "wrong here").result(timeout=60)
     assert caught.value.args == ("wrong here", 42)
     assert "fail_with_value_error" in str(caught.value.__cause__)
 
