@@ -29,6 +29,8 @@ def tag() -> bytes:
 
 def read_tag(pickled: bytes) -> str | None:
     """The Python version ("3.11") that `tag` noted in this pickle; None if there is no tag."""
+    if pickled[-1:] == b".":  # the usual case: nothing behind the STOP opcode
+        return None
     match = _TAG.search(pickled, max(0, len(pickled) - _TAG_MAX_BYTES))
     return match[1].decode() if match else None
 

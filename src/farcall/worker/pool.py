@@ -57,8 +57,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if sys.path[0] in ("", os.getcwd()):  # `-m` put it there; a task must not import what lies about by chance
         del sys.path[0]
-    module, _, function = arguments.run.partition(":")
-    run = getattr(importlib.import_module(module), function)
+    module_name, _, function = arguments.run.partition(":")
+    module = importlib.import_module(module_name)
+    run = getattr(module, function)
+    getattr(module, "warm_up", lambda: None)()  # what a first task would have to import, all workers inherit
     status = 1
     try:
         _Nursery(socket.socket(fileno=arguments.control), run).watch()
