@@ -35,6 +35,9 @@ def double(x: Any) -> Any:
     return x * 2
 
 
+double.__module__ = "__main__"  # functions of modules travel by name, and the workers do not have this one
+
+
 def still_works(executor: Executor) -> bool:
     return bool(executor.submit(double, 21).result(timeout=60) == 42)
 

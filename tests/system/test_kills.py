@@ -50,6 +50,10 @@ def note_and_return(log: str, number: int, seconds: float) -> int:
     return number
 
 
+# Functions of modules travel by name; the workers do not have this module, so these travel as if typed in a notebook.
+note_and_return.__module__ = "__main__"
+
+
 def executions(log: Path) -> Counter[int]:
     return Counter(int(line) for line in log.read_text().split()) if log.exists() else Counter()
 
@@ -172,6 +176,9 @@ def worker_pid() -> int:
     import os
 
     return os.getpid()
+
+
+worker_pid.__module__ = "__main__"
 
 
 @pytest.mark.parametrize("config", [PROCESSES, PARSL.format(retries=0)], ids=["processes", "parsl"])

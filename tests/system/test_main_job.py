@@ -29,6 +29,11 @@ def echo(value: Any) -> Any:
     return value
 
 
+# Functions of modules travel by name; the workers do not have this module, so these travel as if typed in a notebook.
+for function in (double, fail_with_value_error, echo):
+    function.__module__ = "__main__"
+
+
 def test_a_call_comes_back_with_its_value(any_endpoint: EndpointProcess) -> None:
     with Executor(endpoint_id=any_endpoint.id) as ex:
         future = ex.submit(double, 21)
