@@ -51,7 +51,7 @@ def serialization_error(
             f"Cannot serialize {what} with {strategy}: it is nested too deeply (a long chain of objects that refer "
             "to each other). Send it in a flatter form, for example as a list."
         )
-    root = "value" if " " in what else what
+    root = "value" if what.startswith("this ") else what
     path, culprit, reason = _smallest_failing_part(value, exc, attempt, root)
     kind = type(culprit)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

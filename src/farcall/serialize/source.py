@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable
-from types import CodeType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from farcall.wire.errors import DeserializationError, SerializationError
@@ -24,31 +24,38 @@ def source_by_inspect(function: Callable[..., Any]) -> tuple[str, str]:
     """Name and source of a function, by `inspect`, without common indentation.
 
     Raises:
-        SerializationError: there is no source to be had, or it is not that of a `def`.
+        SerializationError: there is no source to be had, or it is not that of a `def` of this name.
     """
     import inspect
     import textwrap
 
     name = _name_of(function)
     try:
-        return name, textwrap.dedent(inspect.getsource(function))
+        text = textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError) as exc:
-        raise _no_source(function, exc) from exc
+        raise _no_source(function, f"{type(exc).__name__}: {exc}") from exc
+    if not _defines(text, name):
+        raise _no_source(function, f"what was found in its place does not define {name!r}")
+    return name, text
 
 
 def source_by_dill(function: Callable[..., Any]) -> tuple[str, str]:
     """Name and source of a function, by `dill.source`, which also finds what was typed at a prompt.
 
+    Where dill finds nothing, or another object's text (it looks lines up in the wrong file at times), `inspect`
+    is asked.
+
     Raises:
-        SerializationError: there is no source to be had, or it is not that of a `def`.
+        SerializationError: as `source_by_inspect`.
     """
     import dill.source
 
     name = _name_of(function)
     try:
-        return name, dill.source.getsource(function, lstrip=True)
-    except (OSError, TypeError, AttributeError, IndexError, SyntaxError) as exc:
-        raise _no_source(function, exc) from exc
+        text = dill.source.getsource(function, lstrip=True)
+    except (OSError, TypeError, AttributeError, IndexError, SyntaxError):
+        return source_by_inspect(function)
+    return (name, text) if _defines(text, name) else source_by_inspect(function)
 
 
 def function_from_source(name: str, source: str) -> Any:
@@ -113,17 +120,29 @@ def _compile_indented(source: str, filename: str) -> CodeType:
 
 def _name_of(function: Callable[..., Any]) -> str:
     name = getattr(function, "__name__", None)
-    if not isinstance(name, str) or not name.isidentifier():
+    has_text = isinstance(function, (FunctionType, MethodType, type)) or hasattr(function, "__wrapped__")
+    if not has_text or not isinstance(name, str) or not name.isidentifier():
         raise SerializationError(
-            f"{_described(function)} cannot travel as source, because it has no name that its source defines. "
+            f"{_described(function)} cannot travel as source, because no `def` of its own gives it a name. "
             "Use a plain `def`, or the strategy DillCode."
         )
     return name
 
 
-def _no_source(function: Callable[..., Any], exc: Exception) -> SerializationError:
+def _defines(text: str, name: str) -> bool:
+    import ast
+
+    try:
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return any(isinstance(node, definitions) and node.name == name for node in body)
+
+
+def _no_source(function: Callable[..., Any], why: str) -> SerializationError:
     return SerializationError(
-        f"No source text was found for {_described(function)} ({type(exc).__name__}: {exc}). Functions written in C, "
+        f"No source text was found for {_described(function)} ({why}). Functions written in C, "
         "ShellFunctions and other objects, and functions typed at a plain prompt have none: use the strategy "
         "DillCode or AllCodeStrategies for them, or put the function into a file."
     )
