@@ -46,6 +46,7 @@ _BATCH_BYTES: Final = 256 * 1024
 _STALL_BYTES: Final = 1024 * 1024
 """Output of one turn that the client has asked for (replies), after which nothing more is read from it."""
 _FRAME_MAX_BEFORE_TUNE: Final = 16 * 1024
+_CLOSE_OK: Final = encode_method(0, commands.Connection.CloseOk())
 _SILENT_TICKS: Final = 4
 """Half heartbeats without a byte from the client: two heartbeats missed."""
 
@@ -166,6 +167,8 @@ class Connection:
     def receive(self, data: bytes) -> None:
         """Take bytes from the client."""
         if self._phase is _Phase.DEAF:
+            if data.endswith(_CLOSE_OK):
+                self._transport.close()
             return
         if data:
             self._heard = True
@@ -331,7 +334,7 @@ class Connection:
         """Take whole frames from `at` on; returns where the first frame begins that is not taken."""
         end = len(data)
         channels = self._channels
-        while end - at >= FRAME_OVERHEAD and not self._stall:
+        while end - at >= FRAME.size and not self._stall:
             kind, number, size = FRAME.unpack_from(data, at)
             stop = at + 7 + size
             if size > self.body_max:
@@ -368,7 +371,7 @@ class Connection:
             if self._phase is _Phase.DEAF:
                 return end
             at = next_at
-        self._needed_bytes = FRAME_OVERHEAD
+        self._needed_bytes = FRAME.size
         return at
 
     def _greeted(self, data: bytes) -> int:
