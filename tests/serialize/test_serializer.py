@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from farcall.serialize import ComputeSerializer, DillCode, DillDataBase64, JSONData, PureSourceTextInspect
+from farcall.serialize import ComputeSerializer, DillCode, JSONData, PureSourceTextInspect
 from farcall.wire.errors import DeserializationError, FarcallError, FramingError, SerializationError
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from time import monotonic
 from types import FrameType, TracebackType
 
 __all__ = ["TaskTimedOut", "TimeLimit", "limit_from_environment"]
@@ -62,7 +63,8 @@ class TimeLimit:
             import signal
 
             self._former = signal.signal(signal.SIGALRM, self._on_signal)
-            signal.setitimer(signal.ITIMER_REAL, self.limit_s)
+            self._since_s = monotonic()
+            self._former_timer = signal.setitimer(signal.ITIMER_REAL, self.limit_s)
         else:
             self._thread_id = threading.get_ident()
             self._timer = threading.Timer(self.limit_s, self._on_timer)
@@ -79,6 +81,10 @@ class TimeLimit:
             self._active = False  # first: from here on a late signal does nothing
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._former)
+            delay_s, interval_s = self._former_timer
+            if delay_s > 0:  # somebody else's timer goes on
+                left_s = max(delay_s - (monotonic() - self._since_s), 1e-6)
+                signal.setitimer(signal.ITIMER_REAL, left_s, interval_s)
             return
         with self._lock:
             self._active = False
