@@ -12,7 +12,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -39,7 +39,7 @@ class HttpSession:
 
     Args:
         url: address of the service, without trailing slash.
-        token: bearer token; if None, `FARCALL_TOKEN`, then the store are asked, and the store again after a 401.
+        token: bearer token, or what returns it for each request; if None, `FARCALL_TOKEN`, then the store are asked, and the store again after a 401.
         timeout_s: how long to wait for (a part of) an answer.
         transport: in place of sockets, for tests.
     """
@@ -47,7 +47,7 @@ class HttpSession:
     def __init__(
         self,
         url: str,
-        token: str | None,
+        token: str | Callable[[], str] | None,
         *,
         store: TokenStore,
         timeout_s: float,
@@ -59,13 +59,19 @@ class HttpSession:
         self._store = store
         self._timeout_s = timeout_s
         self._given_transport = transport
-        self._fixed_token = token or os.environ.get("FARCALL_TOKEN") or None
+        self._token_source = token if callable(token) else None
+        self._fixed_token = None if callable(token) else (token or os.environ.get("FARCALL_TOKEN") or None)
         self._token = _checked_token(self._fixed_token)
         self._is_token_known = self._token is not None
         self._has_met = False
         self._closed = threading.Event()
         self._pid = os.getpid()
         self._transport = transport or _new_transport(url)
+
+    @property
+    def token_origin(self) -> object:
+        """Equal for sessions that get their tokens from the same place; to be compared, never shown."""
+        return self._token_source or self._fixed_token or self._store.path
 
     def close(self) -> None:
         """Close the connections and end waits for a retry. Idempotent; requests raise ServiceUnreachable now."""
@@ -200,13 +206,15 @@ class HttpSession:
         return self._transport
 
     def _current_token(self) -> str | None:
-        if not self._is_token_known:
+        if self._token_source is not None:
+            self._token = _checked_token(self._token_source())
+        elif not self._is_token_known:
             self._renew_token()
         return self._token
 
     def _renew_token(self) -> bool:
         """Read the store (again); whether that brought another token than the one in use."""
-        if self._fixed_token is not None:
+        if self._fixed_token is not None or self._token_source is not None:
             return False
         stored = self._store.get(self.url)
         before, self._token = self._token, _checked_token(stored.access_token if stored else None)
@@ -217,7 +225,8 @@ class HttpSession:
         how = f"Log in with `farcall login {self.url}`, or put a token into FARCALL_TOKEN."
         if self._token is None:
             return Unauthenticated(f"There is no token for the service at {self.url}. {how}", answer.detail)
-        origin = "that was given" if self._fixed_token is not None else f"in {self._store.path}"
+        is_given = self._fixed_token is not None or self._token_source is not None
+        origin = "that was given" if is_given else f"in {self._store.path}"
         return Unauthenticated(
             f"The service at {self.url} does not accept the token {origin} ({answer.message.rstrip('.')}). {how}",
             answer.detail,

@@ -8,7 +8,7 @@ no UUID. Documents that only pass through (tasks, endpoints) are returned as dec
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 from uuid import UUID
@@ -17,7 +17,7 @@ import httpx
 
 from farcall.client.http import HttpSession
 from farcall.client.retry import RetryPolicy
-from farcall.client.settings import service_url
+from farcall.client.settings import canonical_url, service_url
 from farcall.client.tokens import TokenStore
 from farcall.wire.errors import ApiError
 from farcall.wire.rest import (
@@ -40,7 +40,7 @@ class ApiClient:
 
     Args:
         url: address of the service; see `settings.service_url` for what None means.
-        token: bearer token; None means `FARCALL_TOKEN`, then the token store (read again once after a 401).
+        token: bearer token, or what returns it for each request; None means `FARCALL_TOKEN`, then the token store (read again once after a 401).
         store: the token store; the user's own if None.
         timeout_s: how long to wait for an answer.
         retry: how patient to be; the defaults of `RetryPolicy` if None.
@@ -53,7 +53,7 @@ class ApiClient:
     def __init__(
         self,
         url: str | None = None,
-        token: str | None = None,
+        token: str | Callable[[], str] | None = None,
         *,
         store: TokenStore | None = None,
         timeout_s: float = 60,
@@ -62,9 +62,23 @@ class ApiClient:
     ) -> None:
         store = store or TokenStore()
         self.url = service_url(url, store)
-        self._http = HttpSession(
-            self.url, token, store=store, timeout_s=timeout_s, retry=retry or RetryPolicy(), transport=transport
-        )
+        self._token = token
+        self._options: dict[str, Any] = {
+            "store": store,
+            "timeout_s": timeout_s,
+            "retry": retry or RetryPolicy(),
+            "transport": transport,
+        }
+        self._http = HttpSession(self.url, token, **self._options)
+
+    @property
+    def identity_key(self) -> tuple[object, ...]:
+        """Equal for clients that speak to the same service with the same login; to be compared, never shown."""
+        return (canonical_url(self.url), self._http.token_origin)
+
+    def twin(self) -> ApiClient:
+        """Another client for the same service and login, with connections and an end of its own."""
+        return ApiClient(self.url, self._token, **self._options)
 
     def close(self) -> None:
         """Close the connections; waits for retries end. Idempotent."""
@@ -138,20 +152,22 @@ class ApiClient:
         """A task's document: `task_id`, `status`, and when it ended `completion_t` and `result` or `exception`."""
         return _object(self._get(f"/v2/tasks/{uuid_text(task_id, 'task_id')}"))
 
-    def batch_status(self, task_ids: Iterable[str | UUID]) -> dict[str, dict[str, Any]]:
+    def batch_status(
+        self, task_ids: Iterable[str | UUID], *, retry: RetryPolicy | None = None
+    ) -> dict[str, dict[str, Any]]:
         """Documents of many tasks by id; ids that the service does not know are absent."""
         ids = [uuid_text(task_id, "task_id") for task_id in task_ids]
-        answer = self._http.request("POST", "/v2/batch_status", {"task_ids": ids}, is_repeatable=True)
+        answer = self._http.request("POST", "/v2/batch_status", {"task_ids": ids}, is_repeatable=True, retry=retry)
         return _object(_member(answer, "results"))
 
     def task_group(self, task_group_id: str | UUID) -> dict[str, Any]:
         """A group's document; `tasks` is a list of `{"id", "created_at"}`."""
         return _object(self._get(f"/v2/taskgroup/{uuid_text(task_group_id, 'task_group_id')}"))
 
-    def cancel_task(self, task_id: str | UUID) -> dict[str, Any]:
+    def cancel_task(self, task_id: str | UUID, *, retry: RetryPolicy | None = None) -> dict[str, Any]:
         """Cancel a task that has not ended; returns `task_id` and the `status` it has now. Ours."""
         path = f"/v3/tasks/{uuid_text(task_id, 'task_id')}/cancel"
-        return _object(self._http.request("POST", path, is_repeatable=True))
+        return _object(self._http.request("POST", path, is_repeatable=True, retry=retry))
 
     # --- endpoints
 

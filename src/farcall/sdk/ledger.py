@@ -1,0 +1,108 @@
+"""Which tasks somebody here waits for, and outcomes that came before anybody did. Decides only; `stream` acts.
+
+A result can overtake the answer to the submission that made its task, so outcomes of unknown tasks are kept:
+for a bounded time and within a bounded size. Of those that had to go only the ids are remembered (also
+bounded), so that whoever comes to wait for one knows to ask the service.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from farcall.sdk.outcomes import Ended
+
+__all__ = ["Expected", "ResultLedger"]
+
+W = TypeVar("W")
+"""Who waits; opaque here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected(Generic[W]):
+    """What came of `expect`.
+
+    Attributes:
+        ready: outcomes that were here before.
+        to_ask_for: ids whose outcome was here and had to go.
+    """
+
+    ready: list[tuple[W, Ended]]
+    to_ask_for: list[str]
+
+
+class ResultLedger(Generic[W]):
+    """Open tasks by id and group. Not locked: its owner is.
+
+    Args:
+        keep_s: how long an outcome of an unknown task is kept, in seconds.
+        keep_bytes: how much of them is kept, counted in characters of their data.
+        keep_ids: of how many that had to go the id is remembered.
+    """
+
+    def __init__(self, *, keep_s: float = 120.0, keep_bytes: int = 64 * 1024 * 1024, keep_ids: int = 100_000) -> None:
+        self._keep_s, self._keep_bytes, self._keep_ids = keep_s, keep_bytes, keep_ids
+        self._open: dict[str, tuple[str, W]] = {}
+        self._early: OrderedDict[str, tuple[float, Ended]] = OrderedDict()
+        self._early_bytes = 0
+        self._gone: OrderedDict[str, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def expect(self, group: str, tasks: Iterable[tuple[str, W]]) -> Expected[W]:
+        """Somebody waits for these tasks of a group from now on."""
+        ready: list[tuple[W, Ended]] = []
+        to_ask_for: list[str] = []
+        for task_id, waiter in tasks:
+            early = self._early.pop(task_id, None) if self._early else None
+            if early is not None:
+                self._early_bytes -= len(early[1].data)
+                ready.append((waiter, early[1]))
+                continue
+            self._open[task_id] = (group, waiter)
+            if self._gone and task_id in self._gone:
+                del self._gone[task_id]
+                to_ask_for.append(task_id)
+        return Expected(ready, to_ask_for)
+
+    def arrived(self, outcomes: Iterable[Ended], *, now_s: float) -> list[tuple[W, Ended]]:
+        """Outcomes came, in any order and perhaps twice; returns those that somebody waits for."""
+        found: list[tuple[W, Ended]] = []
+        for ended in outcomes:
+            entry = self._open.pop(ended.task_id, None)
+            if entry is not None:
+                found.append((entry[1], ended))
+            elif ended.task_id not in self._early:
+                self._early[ended.task_id] = (now_s, ended)
+                self._early_bytes += len(ended.data)
+        self._forget_old(now_s)
+        return found
+
+    def take(self, task_id: str) -> W | None:
+        """End the waiting for one task; returns who waited, None if nobody did."""
+        entry = self._open.pop(task_id, None)
+        return None if entry is None else entry[1]
+
+    def open_ids(self, group: str | None = None) -> list[str]:
+        """Tasks that are waited for, of one group or of all, in the order in which they were expected."""
+        return [task_id for task_id, (of, _) in self._open.items() if group is None or of == group]
+
+    def take_all(self) -> list[tuple[str, W]]:
+        """End all waiting; returns (id, waiter) of each."""
+        taken = [(task_id, waiter) for task_id, (_, waiter) in self._open.items()]
+        self._open.clear()
+        return taken
+
+    def _forget_old(self, now_s: float) -> None:
+        while self._early:
+            task_id, (since_s, ended) = next(iter(self._early.items()))
+            if self._early_bytes <= self._keep_bytes and now_s - since_s <= self._keep_s:
+                return
+            del self._early[task_id]
+            self._early_bytes -= len(ended.data)
+            self._gone[task_id] = None
+            if len(self._gone) > self._keep_ids:
+                self._gone.popitem(last=False)
