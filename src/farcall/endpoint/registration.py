@@ -1,0 +1,242 @@
+"""Registering an endpoint with the service: what is sent, what may be tried again, and which exit status an error has.
+
+Source: wire protocol, endpoint registration.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import random
+import socket
+import threading
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from farcall import __version__
+from farcall.client.rest import ApiClient
+from farcall.endpoint.config import LoadedConfig
+from farcall.endpoint.directory import EndpointDirectory, Registration
+from farcall.wire.errors import (
+    ApiError,
+    EndpointNotFound,
+    FarcallError,
+    NotFound,
+    ServiceUnreachable,
+    VersionMismatch,
+)
+from farcall.wire.rest import EndpointRegistration, RegistrationResponse
+from farcall.wire.versions import MIN_ENDPOINT_VERSION, is_at_least
+
+__all__ = [
+    "RegistrationRefused",
+    "exit_status",
+    "register",
+    "registration_from_config",
+    "usable_amqp_port",
+    "why_credential_refused",
+]
+
+FIRST_WAIT_S: Final = 1.0
+LONGEST_WAIT_S: Final = 15.0
+PROBE_S: Final = 4.0
+
+EX_DATAERR: Final = 65
+EX_UNAVAILABLE: Final = 69
+EX_SOFTWARE: Final = 70
+EX_TEMPFAIL: Final = 75
+EX_NOPERM: Final = 77
+
+
+class RegistrationRefused(FarcallError):
+    """The service does not take this endpoint. `status`: the exit status that supervisors rely on."""
+
+    code = "REGISTRATION_REFUSED"
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text, status)
+        self.text = text
+        self.status = status
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def registration_from_config(name: str, loaded: LoadedConfig) -> EndpointRegistration:
+    """What is sent. Source: wire protocol, registration request."""
+    config = loaded.config
+    return EndpointRegistration(
+        endpoint_name=name,
+        display_name=config.display_name,
+        description=config.description,
+        public=config.public,
+        high_assurance=config.high_assurance,
+        allowed_functions=config.allowed_functions or None,
+        admins=config.admins or None,
+        authentication_policy=config.authentication_policy,
+        subscription_uuid=config.subscription_id,
+        metadata={
+            "endpoint_version": __version__,
+            "python_version": platform.python_version(),
+            "hostname": socket.getfqdn(),
+            "local_user": _local_user(),
+            "endpoint_config": loaded.text,
+            "user_config_template": "",
+            "user_config_schema": None,
+            "pid": os.getpid(),
+        },
+        direct=True,
+    )
+
+
+def register(
+    client: ApiClient,
+    directory: EndpointDirectory,
+    loaded: LoadedConfig,
+    *,
+    endpoint_id: str | None = None,
+    cancelled: threading.Event,
+    on_waiting: Callable[[str], None],
+) -> RegistrationResponse | None:
+    """Register, and remember the id; as long as nobody answers, wait and try again.
+
+    Args:
+        endpoint_id: in place of the one that `endpoint.json` remembers.
+        cancelled: when set, waiting ends.
+        on_waiting: told once why nothing happens yet.
+
+    Returns:
+        Where the queues are; None if it was cancelled.
+
+    Raises:
+        RegistrationRefused: the service said no.
+        RegistrationUnreadable: `endpoint.json` makes no sense.
+    """
+    wait_s, has_told = FIRST_WAIT_S, False
+    while not cancelled.is_set():
+        try:
+            return _register_once(client, directory, loaded, endpoint_id)
+        except (ServiceUnreachable, ApiError) as exc:
+            if not exc.retryable:
+                raise RegistrationRefused(_blocked_text(exc, directory), exit_status(exc)) from exc
+            if not has_told:
+                on_waiting(f"{exc}\nWaiting for the service; Ctrl-C (or `farcall-endpoint stop`) ends it.")
+                has_told = True
+        cancelled.wait(wait_s * (0.5 + 0.5 * random.random()))
+        wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+    return None
+
+
+def _register_once(
+    client: ApiClient, directory: EndpointDirectory, loaded: LoadedConfig, endpoint_id: str | None
+) -> RegistrationResponse:
+    _check_version(client)
+    request = registration_from_config(directory.name, loaded)
+    remembered = directory.registration()
+    wanted = endpoint_id or (remembered.id_with(client.url) if remembered is not None else None)
+    try:
+        response = client.register_endpoint(request, wanted)
+    except NotFound:
+        is_foreign = endpoint_id is None and remembered is not None and remembered.service_url is None
+        if not is_foreign:
+            raise
+        response = client.register_endpoint(request)  # endpoint.json was copied from another system
+    if wanted is not None and response.endpoint_id != wanted and remembered and remembered.service_url is not None:
+        text = f"The service answered for endpoint {response.endpoint_id}, but {wanted} was registered."
+        raise RegistrationRefused(text, EX_SOFTWARE)
+    earlier = remembered or Registration(endpoint_id=response.endpoint_id)
+    directory.remember(earlier.registered(response.endpoint_id, client.url))
+    return response
+
+
+def _check_version(client: ApiClient) -> None:
+    need = client.version().get("min_ep_version") or MIN_ENDPOINT_VERSION
+    if not is_at_least(__version__, str(need)):
+        mismatch = VersionMismatch("endpoint", __version__, str(need))
+        raise RegistrationRefused(str(mismatch), EX_UNAVAILABLE) from mismatch
+
+
+def _blocked_text(exc: FarcallError, directory: EndpointDirectory) -> str:
+    text = f"Endpoint registration blocked.  [{exc}]"
+    if isinstance(exc, NotFound):
+        text += (
+            f"\nThe service does not know the id in {directory.registration_path}: the endpoint was deleted, or the "
+            "service's data is new. To register as a new endpoint, remove that file and start again."
+        )
+    return text
+
+
+def exit_status(exc: FarcallError) -> int:
+    """The exit status for what the service said. Source: wire protocol, exit codes at registration."""
+    if isinstance(exc, ServiceUnreachable) or exc.retryable:
+        return EX_TEMPFAIL
+    if isinstance(exc, ApiError):
+        by_status = {
+            400: EX_DATAERR,
+            401: EX_NOPERM,
+            403: EX_NOPERM,
+            404: EX_UNAVAILABLE,
+            409: EX_UNAVAILABLE,
+            413: EX_DATAERR,
+            422: EX_DATAERR,
+            423: EX_UNAVAILABLE,
+        }
+        return by_status.get(exc.http_status, EX_SOFTWARE)
+    return EX_SOFTWARE
+
+
+def why_credential_refused(client: ApiClient, endpoint_id: str, reason: str) -> str:
+    """What the service says about an endpoint whose broker credential is refused, as a sentence for people.
+
+    Waits for the service as long as it does not answer.
+    """
+    wait_s = FIRST_WAIT_S
+    waiting = threading.Event()  # never set: only a clock
+    while True:
+        try:
+            document = client.endpoint(endpoint_id)
+            break
+        except EndpointNotFound:
+            return f"Endpoint {endpoint_id} was deleted at the service. It stops; nothing more will be sent to it."
+        except (ServiceUnreachable, ApiError) as exc:
+            if not exc.retryable:
+                return f"The broker no longer takes this endpoint's credential ({reason}); the service says: {exc}"
+        waiting.wait(wait_s)
+        wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+    host = document.get("hostname")
+    where = f" (the service last saw it on {host})" if host and host != socket.getfqdn() else ""
+    return (
+        f"Endpoint {endpoint_id} was stopped remotely, or a newer instance of it has registered{where}. This one stops; "
+        "its unfinished tasks stay in its journal. `farcall-endpoint start` takes over again."
+    )
+
+
+def usable_amqp_port(url: str, configured: int | None) -> tuple[int | None, str | None]:
+    """Which port to use in place of the URL's own, and a notice if that is not the configured one.
+
+    Files written for other services name their ports (443): where nobody listens there, the service's own is used.
+    """
+    parts = urlsplit(url)
+    if configured is None or configured == parts.port or parts.hostname is None:
+        return None, None
+    if _is_listening(parts.hostname, configured) or not _is_listening(parts.hostname, parts.port or 5672):
+        return configured, None
+    own = parts.port if parts.port is not None else "the usual one"
+    return None, f"`amqp_port: {configured}` has no effect: {parts.hostname} does not listen there; {own} is used."
+
+
+def _is_listening(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=PROBE_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _local_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
