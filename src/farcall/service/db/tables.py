@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
     Index,
@@ -22,11 +23,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    literal_column,
     text,
 )
 
 __all__ = [
-    "OPEN_STATES",
     "counters",
     "endpoints",
     "functions",
@@ -38,6 +39,7 @@ __all__ = [
     "task_groups",
     "task_payloads",
     "task_results",
+    "task_is_open",
     "tasks",
     "tokens",
 ]
@@ -55,7 +57,6 @@ metadata = MetaData(
 _Seq: Final = BigInteger().with_variant(Integer, "sqlite")
 _Id: Final = String(36)
 
-OPEN_STATES: Final = ("received", "waiting-for-nodes", "running")
 _IS_OPEN: Final = "state IN ('received', 'waiting-for-nodes', 'running')"
 
 settings = Table(
@@ -183,6 +184,10 @@ tasks = Table(
         postgresql_where=text(_IS_OPEN),
     ),
 )
+
+task_is_open: Final[ColumnElement[bool]] = literal_column(f"tasks.{_IS_OPEN}", Boolean)
+"""The condition of `ix_tasks_open_endpoint_id_seq`, written as there: with parameters in it SQLite could not tell
+that the index serves."""
 
 # Apart from `tasks`, so that a change of state does not rewrite the arguments; deleted when the task ends.
 task_payloads = Table(

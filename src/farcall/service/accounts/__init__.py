@@ -1,0 +1,1 @@
+"""Who is asking: identities, bearer tokens, and logins at the broker."""

@@ -1,0 +1,117 @@
+"""Composes one service: database, broker, relay, routes. No globals: two can live in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+
+from fastapi import FastAPI
+
+from farcall import __version__
+from farcall.broker import Broker, serve
+from farcall.service.accounts import routes as accounts_routes
+from farcall.service.accounts.authenticator import Authenticator
+from farcall.service.accounts.authority import BrokerAuthority
+from farcall.service.accounts.store import ensure_secret
+from farcall.service.context import Service
+from farcall.service.db.engine import Database, make_engine
+from farcall.service.db.migrations import migrate
+from farcall.service.endpoints import routes as endpoints_routes
+from farcall.service.functions import routes as functions_routes
+from farcall.service.relay.runner import Relay
+from farcall.service.relay.transport import EmbeddedTransport
+from farcall.service.settings import ServiceSettings
+from farcall.service.tasks import routes as tasks_routes
+from farcall.service.tasks.replay import Replay
+from farcall.service.web.errors import install_error_handlers
+from farcall.service.web.limits import BodyLimit
+from farcall.service.web.openapi import install_openapi
+
+__all__ = ["create_app", "open_service"]
+
+_logger = logging.getLogger(__name__)
+_PARTS = (tasks_routes, functions_routes, endpoints_routes, accounts_routes)
+
+
+@contextlib.asynccontextmanager
+async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] = time.time) -> AsyncIterator[Service]:
+    """Everything but HTTP: the store is at its newest schema, the broker listens, the relay works.
+
+    Args:
+        clock: Unix seconds.
+
+    Raises:
+        SchemaTooNew: the database is of a newer release.
+        OSError: the broker's port cannot be had.
+    """
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chmod(settings.data_dir, 0o700)
+    await asyncio.get_running_loop().run_in_executor(None, _migrate, settings.store_url)
+    async with contextlib.AsyncExitStack() as closing:
+        db = Database(settings.store_url)
+        closing.push_async_callback(db.close)
+        secret = await db.write(ensure_secret)
+        broker = Broker()
+        transport = EmbeddedTransport(broker, prefetch=2 * settings.result_batch_messages)
+        relay = Relay(settings, db, transport, clock)
+        relay.start()
+        closing.push_async_callback(relay.stop)
+        authority = BrokerAuthority(db, secret, relay.ensure_queue)
+        server = await serve(broker, authority, settings.host, settings.amqp_port)
+        closing.push_async_callback(server.close)
+        yield Service(
+            settings=settings,
+            db=db,
+            relay=relay,
+            authenticator=Authenticator(db, clock, cache_s=settings.token_cache_s),
+            replay=Replay(clock, settings.replay_window_s),
+            secret=secret,
+            amqp_port=server.port,
+            clock=clock,
+            started_at=clock(),
+        )
+
+
+def create_app(settings: ServiceSettings, service: Service | None = None) -> FastAPI:
+    """The ASGI application.
+
+    Args:
+        service: a service that is open; if None, the application's lifespan opens and closes one.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if service is not None:
+            yield
+            return
+        async with open_service(settings) as opened:
+            app.state.service = opened
+            yield
+
+    app = FastAPI(
+        title="Farcall",
+        version=__version__,
+        summary="Federated Function-as-a-Service: submit a function, get its result, wherever it runs.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.service = service
+    for part in _PARTS:
+        app.include_router(part.router)
+    install_error_handlers(app)
+    install_openapi(app, [shape for part in _PARTS for shape in part.SHAPES])
+    app.add_middleware(BodyLimit, limit_bytes=settings.request_limit_bytes)
+    return app
+
+
+def _migrate(url: str) -> None:
+    engine = make_engine(url)
+    try:
+        if migrate(engine):
+            _logger.info("The database schema was brought up to date", extra={"event": "db.migrated"})
+    finally:
+        engine.dispose()

@@ -1,0 +1,65 @@
+"""What the routes work with: one service's parts, made by `app.open_service`, carried in `app.state`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from farcall.service.accounts.authenticator import Authenticator
+from farcall.service.accounts.rules import Identity, connection_url
+from farcall.service.db.engine import Database
+from farcall.service.relay.runner import Relay
+from farcall.service.settings import ServiceSettings
+from farcall.service.tasks.replay import Replay
+from farcall.wire.topology import BrokerUser
+
+__all__ = ["Service", "caller_of", "host_of", "service_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One running service.
+
+    Attributes:
+        secret: key of the broker passwords.
+        amqp_port: where the broker listens.
+        clock: Unix seconds.
+        started_at: by `clock`.
+    """
+
+    settings: ServiceSettings
+    db: Database
+    relay: Relay
+    authenticator: Authenticator
+    replay: Replay
+    secret: bytes
+    amqp_port: int
+    clock: Callable[[], float]
+    started_at: float
+
+    def broker_url(self, user: BrokerUser, host: str) -> str:
+        """The URL by which `user` reaches the broker, if it reached us as `host`."""
+        return connection_url(
+            self.secret,
+            user,
+            host=self.settings.public_host or host,
+            port=self.settings.amqp_advertised_port or self.amqp_port,
+            heartbeat_s=self.settings.amqp_heartbeat_s,
+        )
+
+
+def service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+async def caller_of(request: Request) -> Identity:
+    """Who asks. Raises Unauthenticated."""
+    return await service_of(request).authenticator.identify(request)
+
+
+def host_of(request: Request) -> str:
+    """The host by which the request reached us, without port and brackets."""
+    return request.url.hostname or service_of(request).settings.host

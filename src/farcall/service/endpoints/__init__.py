@@ -1,0 +1,1 @@
+"""Endpoints: registration, status, locking, deletion."""

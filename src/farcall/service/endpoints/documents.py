@@ -1,0 +1,197 @@
+"""The documents in which endpoints are shown, and how they are made of what is stored and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from farcall.service.endpoints.store import StoredEndpoint
+
+__all__ = [
+    "AllowedFunctions",
+    "ConsoleDocument",
+    "EndpointDocument",
+    "EndpointEntry",
+    "EndpointLock",
+    "EndpointStatus",
+    "UserEndpoint",
+    "console_document",
+    "endpoint_document",
+]
+
+
+class EndpointEntry(msgspec.Struct, kw_only=True):
+    """One line of GET /v2/endpoints."""
+
+    uuid: str
+    name: str
+    display_name: str | None
+    owner: str
+
+
+class EndpointDocument(msgspec.Struct, kw_only=True):
+    """GET /v2/endpoints/{id}. What an agent did not tell is null."""
+
+    uuid: str
+    name: str
+    display_name: str | None
+    multi_user: bool
+    high_assurance: bool
+    public: bool
+    endpoint_config: str | None
+    user_config_template: str | None
+    user_config_schema: Any
+    description: str | None
+    hostname: str | None
+    local_user: str | None
+    ip_address: str | None
+    endpoint_version: str | None
+    sdk_version: str | None
+    python_version: str | None
+    subscription_uuid: str | None
+    subscription_admin_verified: bool
+    owner: str
+
+
+class EndpointStatus(msgspec.Struct, kw_only=True):
+    """GET /v2/endpoints/{id}/status. `details` is the last status report."""
+
+    status: str
+    details: dict[str, Any]
+
+
+class EndpointLock(msgspec.Struct, kw_only=True):
+    """POST …/lock: Unix seconds in v3, ISO 8601 text in v2."""
+
+    endpoint_id: str
+    lock_expiration_timestamp: float | str
+
+
+class AllowedFunctions(msgspec.Struct, kw_only=True):
+    """GET /v3/endpoints/{id}/allowed_functions."""
+
+    endpoint_id: str
+    restricted: bool
+    functions: list[str]
+
+
+class UserEndpoint(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What runs tasks: here the endpoint itself. What its engine does not report is left out."""
+
+    user_endpoint_id: str
+    active: bool
+    python_version: str | None = None
+    endpoint_version: str | None = None
+    client_sdk_versions: list[str] | None = None
+    posix_pid: int | None = None
+    posix_username: str | None = None
+    start_time_iso: str | None = None
+    start_time_unix: float | None = None
+    last_heartbeat_unix: float | None = None
+    running_task_count: int | None = None
+    queued_task_count: int | None = None
+    executed_task_count: int | None = None
+    total_worker_count: int | None = None
+    idle_worker_count: int | None = None
+    total_node_count: int | None = None
+    node_info: dict[str, Any] | None = None
+    engine_type: str | None = None
+    provider_type: str | None = None
+    account: str | None = None
+    queue: str | None = None
+    config: str | None = None
+
+
+class ConsoleDocument(msgspec.Struct, kw_only=True):
+    """GET /v3/endpoints/{id}/console."""
+
+    user_endpoints: list[UserEndpoint]
+
+
+def endpoint_document(stored: StoredEndpoint, *, with_config: bool) -> EndpointDocument:
+    """An endpoint as REST shows it.
+
+    Args:
+        with_config: also its configuration, which may name things that are nobody else's business.
+    """
+    told, rights = stored.metadata, stored.rights
+    return EndpointDocument(
+        uuid=rights.id,
+        name=rights.name,
+        display_name=stored.display_name,
+        multi_user=stored.multi_user,
+        high_assurance=stored.high_assurance,
+        public=rights.public,
+        endpoint_config=_text(told, "endpoint_config") if with_config else None,
+        user_config_template=_text(told, "user_config_template") if with_config else None,
+        user_config_schema=told.get("user_config_schema") if with_config else None,
+        description=stored.description,
+        hostname=_text(told, "hostname"),
+        local_user=_text(told, "local_user"),
+        ip_address=stored.ip_address,
+        endpoint_version=_text(told, "endpoint_version"),
+        sdk_version=_text(told, "sdk_version"),
+        python_version=_text(told, "python_version"),
+        subscription_uuid=stored.subscription_id,
+        subscription_admin_verified=stored.subscription_admin_verified,
+        owner=rights.owner_id,
+    )
+
+
+def console_document(
+    stored: StoredEndpoint,
+    report: Mapping[str, Any] | None,
+    reported_at: float | None,
+    *,
+    is_online: bool,
+    with_config: bool,
+) -> UserEndpoint:
+    """What the last status report of an endpoint says, in the console's words.
+
+    Source: wire protocol, `global_state`; members are taken only where they have the expected type.
+    """
+    state = report or {}
+    total, outstanding, pending = (_number(state, key) for key in ("total_tasks", "outstanding_tasks", "pending_tasks"))
+    nodes = state.get("node_info")
+    running = None if outstanding is None else max(0, int(outstanding - (pending or 0)))
+    executed = None if total is None or outstanding is None else max(0, int(total - outstanding))
+    return UserEndpoint(
+        user_endpoint_id=stored.rights.id,
+        active=is_online,
+        python_version=_text(stored.metadata, "python_version"),
+        endpoint_version=_text(stored.metadata, "endpoint_version"),
+        posix_pid=_integer(state, "posix_pid"),
+        posix_username=_text(state, "posix_username"),
+        start_time_iso=_text(state, "start_iso"),
+        start_time_unix=_number(state, "start_unix"),
+        last_heartbeat_unix=reported_at,
+        running_task_count=running,
+        queued_task_count=_integer(state, "pending_tasks"),
+        executed_task_count=executed,
+        total_worker_count=_integer(state, "total_workers"),
+        idle_worker_count=_integer(state, "idle_workers"),
+        total_node_count=_integer(state, "managers"),
+        node_info=dict(nodes) if isinstance(nodes, Mapping) else None,
+        engine_type=_text(state, "engine_type"),
+        provider_type=_text(state, "provider_type"),
+        account=_text(state, "account"),
+        queue=_text(state, "queue"),
+        config=_text(state, "config_raw") if with_config else None,
+    )
+
+
+def _text(members: Mapping[str, Any], key: str) -> str | None:
+    value = members.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _number(members: Mapping[str, Any], key: str) -> float | None:
+    value = members.get(key)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _integer(members: Mapping[str, Any], key: str) -> int | None:
+    value = _number(members, key)
+    return None if value is None else int(value)

@@ -1,0 +1,355 @@
+"""HTTP of endpoints."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from farcall.service.context import caller_of, host_of, service_of
+from farcall.service.endpoints import rules, store
+from farcall.service.endpoints.documents import (
+    AllowedFunctions,
+    ConsoleDocument,
+    EndpointDocument,
+    EndpointEntry,
+    EndpointLock,
+    EndpointStatus,
+    console_document,
+    endpoint_document,
+)
+from farcall.service.endpoints.store import StoredEndpoint
+from farcall.service.functions.routes import Deleted
+from farcall.service.ids import canonical_uuid, new_id
+from farcall.service.web.bodies import json_response, read_json, without_nones
+from farcall.service.web.openapi import described
+from farcall.wire.errors import (
+    EndpointAccessForbidden,
+    EndpointNotFound,
+    Forbidden,
+    InvalidRequest,
+    ResourceLocked,
+)
+from farcall.wire.rest import EndpointRegistration, PublishKwargs, QueueInfo, RegistrationResponse, to_document
+from farcall.wire.topology import (
+    HEARTBEATS,
+    RESULTS,
+    TASKS,
+    BrokerUser,
+    UserKind,
+    heartbeat_key,
+    result_key,
+    task_queue,
+)
+
+__all__ = ["SHAPES", "router"]
+
+router: Final = APIRouter()
+
+
+class Verification(msgspec.Struct, kw_only=True):
+    """PUT …/subscription-admin-verified, both ways."""
+
+    subscription_admin_verified: bool
+
+
+SHAPES: Final = (
+    EndpointRegistration,
+    RegistrationResponse,
+    EndpointEntry,
+    EndpointDocument,
+    EndpointStatus,
+    EndpointLock,
+    AllowedFunctions,
+    ConsoleDocument,
+    Verification,
+)
+_registration: Final = msgspec.json.Decoder(EndpointRegistration)
+_verification: Final = msgspec.json.Decoder(Verification)
+_THERE: Final = [EndpointNotFound, EndpointAccessForbidden]
+
+
+@router.post(
+    "/v3/endpoints",
+    **described(
+        "Register an endpoint for the first time",
+        body=EndpointRegistration,
+        returns=RegistrationResponse,
+        tag="endpoints",
+    ),
+)
+@router.post(
+    "/v2/endpoints",
+    **described(
+        "Register an endpoint for the first time (clients of old releases)",
+        body=EndpointRegistration,
+        returns=RegistrationResponse,
+        tag="endpoints",
+    ),
+)
+async def register_endpoint(request: Request) -> Response:
+    service, caller = service_of(request), await caller_of(request)
+    plan = rules.plan_registration(await read_json(request, _registration))
+    endpoint_id = new_id()
+    generation = await service.db.write(store.add_endpoint, endpoint_id, caller, plan, _peer(request), service.clock())
+    service.relay.endpoint_registered(endpoint_id, generation)
+    return _registered(request, endpoint_id, generation)
+
+
+@router.put(
+    "/v3/endpoints/{endpoint_id}",
+    **described(
+        "Register an endpoint again: replaces what was told before, and ends an older process of it",
+        body=EndpointRegistration,
+        returns=RegistrationResponse,
+        errors=[*_THERE, ResourceLocked],
+        tag="endpoints",
+    ),
+)
+async def register_endpoint_again(request: Request, endpoint_id: str) -> Response:
+    service, caller = service_of(request), await caller_of(request)
+    endpoint_id = _id(endpoint_id)
+    plan = rules.plan_registration(await read_json(request, _registration))
+    generation = await service.db.write(
+        store.register_again,
+        endpoint_id,
+        caller,
+        plan,
+        _peer(request),
+        service.clock(),
+        then=partial(service.relay.endpoint_registered, endpoint_id),
+    )
+    return _registered(request, endpoint_id, generation)
+
+
+@router.get(
+    "/v2/endpoints",
+    **described(
+        "List endpoints",
+        returns={"type": "array", "items": {"$ref": "#/components/schemas/EndpointEntry"}},
+        tag="endpoints",
+        parameters=[
+            {
+                "name": "role",
+                "in": "query",
+                "description": "owner: the caller's own; any: all that the caller may see",
+                "schema": {"type": "string", "enum": ["owner", "any"], "default": "owner"},
+            }
+        ],
+    ),
+)
+async def list_endpoints(request: Request) -> Response:
+    service, caller = service_of(request), await caller_of(request)
+    role = request.query_params.get("role", "owner")
+    if role not in ("owner", "any"):
+        raise InvalidRequest(f"query parameter 'role' must be 'owner' or 'any', not {role[:40]!r}.")
+    found = await service.db.read(store.list_endpoints, caller, role == "owner")
+    return json_response(
+        [
+            EndpointEntry(uuid=each["id"], name=each["name"], display_name=each["display_name"], owner=each["owner_id"])
+            for each in found
+        ]
+    )
+
+
+@router.get(
+    "/v2/endpoints/{endpoint_id}",
+    **described("One endpoint", returns=EndpointDocument, errors=_THERE, tag="endpoints"),
+)
+async def get_endpoint(request: Request, endpoint_id: str) -> Response:
+    caller = await caller_of(request)
+    stored = await _read(request, endpoint_id)
+    rules.check_view(stored.rights, stored.rights.id, caller)
+    return json_response(endpoint_document(stored, with_config=rules.is_manager(stored.rights, caller)))
+
+
+@router.get(
+    "/v2/endpoints/{endpoint_id}/status",
+    **described("Whether an endpoint is online", returns=EndpointStatus, errors=_THERE, tag="endpoints"),
+)
+async def get_endpoint_status(request: Request, endpoint_id: str) -> Response:
+    caller = await caller_of(request)
+    stored = await _read(request, endpoint_id)
+    rules.check_view(stored.rights, stored.rights.id, caller)
+    report, _ = _latest_report(request, stored)
+    details = dict(report or {})
+    if not rules.is_manager(stored.rights, caller):
+        details.pop("config_raw", None)
+    is_online = service_of(request).relay.reports.is_online(stored.rights.id)
+    return json_response(EndpointStatus(status="online" if is_online else "offline", details=details))
+
+
+@router.post(
+    "/v3/endpoints/{endpoint_id}/lock",
+    **described(
+        "Stop an endpoint remotely: cut its connections, and refuse its registration for a moment",
+        returns=EndpointLock,
+        errors=_THERE,
+        tag="endpoints",
+    ),
+)
+async def lock_endpoint(request: Request, endpoint_id: str) -> Response:
+    endpoint_id, until = await _lock(request, endpoint_id)
+    return json_response(EndpointLock(endpoint_id=endpoint_id, lock_expiration_timestamp=until))
+
+
+@router.post(
+    "/v2/endpoints/{endpoint_id}/lock",
+    **described(
+        "Stop an endpoint remotely (clients of old releases: time as text)",
+        returns=EndpointLock,
+        errors=_THERE,
+        tag="endpoints",
+    ),
+)
+async def lock_endpoint_v2(request: Request, endpoint_id: str) -> Response:
+    endpoint_id, until = await _lock(request, endpoint_id)
+    text = datetime.fromtimestamp(until, timezone.utc).replace(tzinfo=None).isoformat(timespec="microseconds")
+    return json_response(EndpointLock(endpoint_id=endpoint_id, lock_expiration_timestamp=text))
+
+
+@router.delete(
+    "/v2/endpoints/{endpoint_id}",
+    **described("Delete an endpoint; its open tasks fail", returns=Deleted, errors=_THERE, tag="endpoints"),
+)
+@router.delete(
+    "/v3/endpoints/{endpoint_id}",
+    **described("Delete an endpoint; its open tasks fail", returns=Deleted, errors=_THERE, tag="endpoints"),
+)
+async def delete_endpoint(request: Request, endpoint_id: str) -> Response:
+    service, caller = service_of(request), await caller_of(request)
+    endpoint_id = _id(endpoint_id)
+    told = partial(service.relay.endpoint_deleted, endpoint_id)
+    await service.db.write(store.delete_endpoint, endpoint_id, caller, service.clock(), then=told)
+    return json_response(Deleted())
+
+
+@router.get(
+    "/v3/endpoints/{endpoint_id}/allowed_functions",
+    **described(
+        "The functions that an endpoint restricts itself to", returns=AllowedFunctions, errors=_THERE, tag="endpoints"
+    ),
+)
+async def get_allowed_functions(request: Request, endpoint_id: str) -> Response:
+    caller = await caller_of(request)
+    stored = await _read(request, endpoint_id)
+    allowed = rules.check_view(stored.rights, stored.rights.id, caller).allowed_functions
+    return json_response(
+        AllowedFunctions(endpoint_id=stored.rights.id, restricted=allowed is not None, functions=sorted(allowed or ()))
+    )
+
+
+@router.get(
+    "/v3/endpoints/{endpoint_id}/console",
+    **described(
+        "What works behind an endpoint, as last reported",
+        returns=ConsoleDocument,
+        errors=_THERE,
+        tag="endpoints",
+        parameters=[
+            {"name": "user_endpoint_id", "in": "query", "schema": {"type": "string", "format": "uuid"}},
+            {
+                "name": "include_fields",
+                "in": "query",
+                "description": "comma-separated; `config` is shown only if it is named here",
+                "schema": {"type": "string"},
+            },
+        ],
+    ),
+)
+async def get_console(request: Request, endpoint_id: str) -> Response:
+    caller = await caller_of(request)
+    stored = await _read(request, endpoint_id)
+    rules.check_manage(stored.rights, stored.rights.id, caller)
+    wanted = request.query_params.get("user_endpoint_id")
+    if wanted is not None and canonical_uuid(wanted, "query parameter 'user_endpoint_id'") != stored.rights.id:
+        return json_response(ConsoleDocument(user_endpoints=[]))
+    report, reported_at = _latest_report(request, stored)
+    if report is None:
+        return json_response(ConsoleDocument(user_endpoints=[]))
+    fields = [field.strip() for field in request.query_params.get("include_fields", "").split(",")]
+    entry = console_document(
+        stored,
+        report,
+        reported_at,
+        is_online=service_of(request).relay.reports.is_online(stored.rights.id),
+        with_config="config" in fields,
+    )
+    return json_response(ConsoleDocument(user_endpoints=[entry]))
+
+
+@router.put(
+    "/v3/endpoints/{endpoint_id}/subscription-admin-verified",
+    **described(
+        "Set the seal of the organisation (administrators of the service)",
+        body=Verification,
+        returns=Verification,
+        errors=[EndpointNotFound, Forbidden],
+        tag="endpoints",
+    ),
+)
+async def set_verified(request: Request, endpoint_id: str) -> Response:
+    service, caller = service_of(request), await caller_of(request)
+    endpoint_id = _id(endpoint_id)
+    wanted = await read_json(request, _verification)
+    await service.db.write(store.set_verified, endpoint_id, caller, wanted.subscription_admin_verified)
+    return json_response(wanted)
+
+
+def _id(text: str) -> str:
+    return canonical_uuid(text, "the endpoint id in the path")
+
+
+def _peer(request: Request) -> str | None:
+    return request.client.host if request.client else None
+
+
+async def _read(request: Request, endpoint_id: str) -> StoredEndpoint:
+    """Raises EndpointNotFound; whether the caller may see it is still to be checked."""
+    endpoint_id = _id(endpoint_id)
+    stored = await service_of(request).db.read(store.read_endpoint, endpoint_id)
+    if stored is None:
+        raise EndpointNotFound(f"There is no endpoint {endpoint_id} at this service. `farcall endpoints` lists yours.")
+    return stored
+
+
+def _latest_report(request: Request, stored: StoredEndpoint) -> tuple[dict[str, Any] | None, float | None]:
+    latest = service_of(request).relay.reports.latest(stored.rights.id)
+    return latest if latest is not None else (stored.last_report, stored.last_seen_at)
+
+
+async def _lock(request: Request, endpoint_id: str) -> tuple[str, float]:
+    service, caller = service_of(request), await caller_of(request)
+    endpoint_id = _id(endpoint_id)
+    now, lock_s = service.clock(), service.settings.lock_s
+    told = partial(service.relay.endpoint_locked, endpoint_id)
+    await service.db.write(store.lock_endpoint, endpoint_id, caller, now, lock_s, then=told)
+    return endpoint_id, now + lock_s
+
+
+def _registered(request: Request, endpoint_id: str, generation: int) -> Response:
+    """The answer to a registration. Source: wire protocol, endpoint registration, response."""
+    user = BrokerUser(kind=UserKind.ENDPOINT, id=endpoint_id, generation=generation)
+    url = service_of(request).broker_url(user, host_of(request))
+
+    def publisher(exchange: str, key: str) -> QueueInfo:
+        how = PublishKwargs(exchange=exchange, routing_key=key)
+        return QueueInfo(connection_url=url, exchange=exchange, queue=exchange, queue_publish_kwargs=how)
+
+    return json_response(
+        without_nones(
+            to_document(
+                RegistrationResponse(
+                    endpoint_id=endpoint_id,
+                    heartbeat_queue_info=publisher(HEARTBEATS, heartbeat_key(endpoint_id)),
+                    result_queue_info=publisher(RESULTS, result_key(endpoint_id)),
+                    task_queue_info=QueueInfo(connection_url=url, exchange=TASKS, queue=task_queue(endpoint_id)),
+                )
+            )
+        )
+    )

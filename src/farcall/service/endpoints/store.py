@@ -1,0 +1,242 @@
+"""SQL of endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, bindparam, insert, or_, select, update
+
+from farcall.service.accounts.rules import Identity
+from farcall.service.db.tables import endpoints
+from farcall.service.endpoints import rules
+from farcall.service.endpoints.rules import Endpoint, NewEndpoint
+from farcall.service.web.bodies import encode_text
+
+__all__ = [
+    "StoredEndpoint",
+    "add_endpoint",
+    "delete_endpoint",
+    "find_endpoint",
+    "list_endpoints",
+    "lock_endpoint",
+    "read_endpoint",
+    "register_again",
+    "set_verified",
+    "write_reports",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredEndpoint:
+    """An endpoint with everything that was told of it. Times are Unix seconds."""
+
+    rights: Endpoint
+    display_name: str | None
+    description: str | None
+    multi_user: bool
+    high_assurance: bool
+    subscription_id: str | None
+    subscription_admin_verified: bool
+    metadata: dict[str, Any]
+    ip_address: str | None
+    last_report: dict[str, Any] | None
+    last_seen_at: float | None
+    registered_at: float
+
+
+def add_endpoint(
+    conn: Connection, endpoint_id: str, caller: Identity, endpoint: NewEndpoint, ip_address: str | None, now: float
+) -> int:
+    """Store a first registration. Returns the generation of its broker login."""
+    conn.execute(
+        insert(endpoints).values(
+            **_told(endpoint),
+            id=endpoint_id,
+            owner_id=caller.id,
+            subscription_admin_verified=False,
+            ip_address=ip_address,
+            credential_generation=1,
+            created_at=now,
+            registered_at=now,
+        )
+    )
+    return 1
+
+
+def register_again(
+    conn: Connection, endpoint_id: str, caller: Identity, endpoint: NewEndpoint, ip_address: str | None, now: float
+) -> int:
+    """Replace all that was told before. Returns the generation of the new broker login; older ones are void.
+
+    Raises:
+        EndpointNotFound, EndpointAccessForbidden, ResourceLocked: see `rules.check_reregistration`.
+    """
+    found = find_endpoint(conn, endpoint_id)
+    rules.check_reregistration(found, endpoint_id, caller, now=now)
+    assert found is not None
+    generation = found.credential_generation + 1
+    _set(
+        conn,
+        endpoint_id,
+        **_told(endpoint),
+        ip_address=ip_address,
+        credential_generation=generation,
+        locked_until=None,
+        registered_at=now,
+    )
+    return generation
+
+
+def lock_endpoint(conn: Connection, endpoint_id: str, caller: Identity, now: float, lock_s: float) -> int:
+    """Void the broker login and refuse registration for `lock_s`. Returns the generation that the next will have.
+
+    Raises:
+        EndpointNotFound, EndpointAccessForbidden: see `rules.check_manage`.
+    """
+    found = rules.check_manage(find_endpoint(conn, endpoint_id), endpoint_id, caller)
+    generation = found.credential_generation + 1
+    _set(conn, endpoint_id, credential_generation=generation, locked_until=now + lock_s)
+    return generation
+
+
+def delete_endpoint(conn: Connection, endpoint_id: str, caller: Identity, now: float) -> int:
+    """Mark as deleted, and void the broker login. What becomes of its tasks is the relay's business.
+
+    Raises:
+        EndpointNotFound, EndpointAccessForbidden: see `rules.check_manage`.
+    """
+    found = rules.check_manage(find_endpoint(conn, endpoint_id), endpoint_id, caller)
+    generation = found.credential_generation + 1
+    _set(conn, endpoint_id, credential_generation=generation, deleted_at=now)
+    return generation
+
+
+def set_verified(conn: Connection, endpoint_id: str, caller: Identity, is_verified: bool) -> None:
+    """Raises EndpointNotFound, Forbidden."""
+    rules.check_verify(caller)
+    found = find_endpoint(conn, endpoint_id)
+    if found is None or found.is_deleted:
+        rules.check_view(found, endpoint_id, caller)
+    _set(conn, endpoint_id, subscription_admin_verified=is_verified)
+
+
+def find_endpoint(conn: Connection, endpoint_id: str) -> Endpoint | None:
+    """What decisions need to know, deleted or not."""
+    row = conn.execute(_FIND, {"id": endpoint_id}).first()
+    return None if row is None else _rights(row)
+
+
+def read_endpoint(conn: Connection, endpoint_id: str) -> StoredEndpoint | None:
+    """Everything, deleted or not."""
+    row = conn.execute(_READ, {"id": endpoint_id}).first()
+    if row is None:
+        return None
+    return StoredEndpoint(
+        rights=_rights(row),
+        display_name=row.display_name,
+        description=row.description,
+        multi_user=bool(row.multi_user),
+        high_assurance=bool(row.high_assurance),
+        subscription_id=row.subscription_id,
+        subscription_admin_verified=bool(row.subscription_admin_verified),
+        metadata=msgspec.json.decode(row.metadata_json),
+        ip_address=row.ip_address,
+        last_report=None if row.last_report_json is None else msgspec.json.decode(row.last_report_json),
+        last_seen_at=row.last_seen_at,
+        registered_at=row.registered_at,
+    )
+
+
+def list_endpoints(conn: Connection, caller: Identity, own_only: bool) -> Sequence[Mapping[str, Any]]:
+    """id, name, display_name and owner_id of the caller's endpoints, or of all that the caller may see; the order
+    is that of registration.
+    """
+    columns = (
+        endpoints.c.id,
+        endpoints.c.name,
+        endpoints.c.display_name,
+        endpoints.c.owner_id,
+        endpoints.c.public,
+        endpoints.c.admins_json,
+    )
+    statement = select(*columns).where(endpoints.c.deleted_at.is_(None)).order_by(endpoints.c.created_at)
+    if own_only:
+        statement = statement.where(endpoints.c.owner_id == caller.id)
+    else:
+        # Admins are few and kept as text; the substring only narrows the search down.
+        statement = statement.where(
+            or_(
+                endpoints.c.owner_id == caller.id,
+                endpoints.c.public.is_(True),
+                endpoints.c.admins_json.contains(caller.id, autoescape=True),
+            )
+        )
+    rows = conn.execute(statement).all()
+    return [row._asdict() for row in rows]
+
+
+def write_reports(conn: Connection, reports: Sequence[tuple[str, str, float]]) -> None:
+    """Keep the latest status reports: (endpoint id, JSON object, Unix seconds of its arrival)."""
+    conn.execute(
+        _REPORT, [{"which": endpoint_id, "report": report, "seen_at": at} for endpoint_id, report, at in reports]
+    )
+
+
+def _set(conn: Connection, endpoint_id: str, **values: Any) -> None:
+    conn.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(**values))
+
+
+def _told(endpoint: NewEndpoint) -> dict[str, Any]:
+    return {
+        "name": endpoint.name,
+        "display_name": endpoint.display_name,
+        "description": endpoint.description,
+        "public": endpoint.public,
+        "multi_user": False,
+        "high_assurance": False,
+        "direct": endpoint.direct,
+        "subscription_id": endpoint.subscription_id,
+        "allowed_functions_json": endpoint.allowed_functions and encode_text(endpoint.allowed_functions),
+        "admins_json": endpoint.admins and encode_text(endpoint.admins),
+        "metadata_json": encode_text(endpoint.metadata),
+    }
+
+
+_which = endpoints.c.id == bindparam("id")
+_FIND = select(
+    endpoints.c.id,
+    endpoints.c.owner_id,
+    endpoints.c.name,
+    endpoints.c.direct,
+    endpoints.c.public,
+    endpoints.c.admins_json,
+    endpoints.c.allowed_functions_json,
+    endpoints.c.credential_generation,
+    endpoints.c.locked_until,
+    endpoints.c.deleted_at,
+).where(_which)
+_READ = select(endpoints).where(_which)
+_REPORT = (
+    update(endpoints)
+    .where(endpoints.c.id == bindparam("which"))
+    .values(last_report_json=bindparam("report"), last_seen_at=bindparam("seen_at"))
+)
+
+
+def _rights(row: Any) -> Endpoint:  # a row with the columns of _FIND
+    allowed = row.allowed_functions_json
+    return Endpoint(
+        id=row.id,
+        owner_id=row.owner_id,
+        name=row.name,
+        direct=bool(row.direct),
+        public=bool(row.public),
+        admins=frozenset(msgspec.json.decode(row.admins_json)) if row.admins_json else frozenset(),
+        allowed_functions=frozenset(msgspec.json.decode(allowed)) if allowed else None,
+        credential_generation=row.credential_generation,
+        locked_until=row.locked_until,
+        is_deleted=row.deleted_at is not None,
+    )

@@ -1,0 +1,1 @@
+"""Functions: registered once, immutable, run by id."""

@@ -1,0 +1,223 @@
+"""What goes into one queue of the broker, and when. Decides only; `runner` reads the store and publishes.
+
+The store is the truth and the queue a window on it. A feed publishes only while somebody consumes its queue, in
+ascending `seq`, with a bounded number of unacknowledged messages; what does not fit stays in the store. Whenever a
+consumer attaches, the feed begins again at the oldest entry that the store still has for it: that is how nothing
+is lost by a broker, a connection or an agent that forgets. Both kinds of queue work like this: the tasks of an
+endpoint (the entry is there until the task ends) and the results of a task group (until the client acknowledged).
+
+Freshly committed entries are published from memory if the feed has nothing else left to publish, and otherwise are
+found in the store later. This needs `seq` to grow in the order of the commits, and `committed` to be called in
+that order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Command", "Entry", "Feed", "Publish", "Purge", "ReadPage", "Window"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """How much may be published and unacknowledged. One message is always allowed, however large."""
+
+    messages: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message that is or can be published.
+
+    Attributes:
+        seq: position in the order of this feed.
+        id: of the task.
+        size: of the message, roughly, in the unit of the window.
+        content: for the runner.
+    """
+
+    seq: int
+    id: str
+    size: int
+    content: Any  # the runner's own; opaque here
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPage:
+    """Read entries after `after` from the store, oldest first: at most `messages`, and of at most `size` together
+    (but at least one). Then call `page` with the same `epoch`."""
+
+    epoch: int
+    after: int
+    messages: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish these, in this order."""
+
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Remove whatever waits in the queue: it will be published anew."""
+
+
+Command = ReadPage | Publish | Purge
+
+
+class Feed:
+    """One queue's feed.
+
+    Args:
+        window: bound on what is unacknowledged.
+
+    Attributes:
+        settled_seq: what was published up to this entry has been acknowledged; 0 at first.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._epoch = 0
+        self._is_attached = False
+        self._is_reading = False
+        self._is_behind = False  # the store may have entries after the cursor
+        self._cursor = 0  # everything up to here has been published in this epoch
+        self._out: deque[tuple[int, int]] = deque()  # seq and size of what is unacknowledged
+        self._out_size = 0
+        self._withdrawn: set[str] = set()
+        self.settled_seq = 0
+
+    @property
+    def is_attached(self) -> bool:
+        return self._is_attached
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether everything that was committed has been published."""
+        return self._is_attached and not self._is_reading and not self._is_behind
+
+    @property
+    def unacknowledged(self) -> int:
+        return len(self._out)
+
+    def attached(self) -> list[Command]:
+        """The queue got its first consumer, or another incarnation of it: begin at the beginning."""
+        self._reset()
+        self._is_attached = True
+        return [Purge(), self._read()]
+
+    def detached(self) -> list[Command]:
+        """The queue has no consumer any more."""
+        self._reset()
+        return [Purge()]
+
+    def committed(self, entries: Sequence[Entry]) -> list[Command]:
+        """These have just been committed. In the order of the commits, ascending `seq` within."""
+        if not self.is_caught_up:
+            self._is_behind = True  # a page that is being read may or may not show them
+            return []
+        fresh = [entry for entry in entries if entry.seq > self._cursor]
+        taken = self._take(fresh)
+        self._is_behind = len(taken) < len(fresh)
+        return [Publish(taken)] if taken else []
+
+    def committed_elsewhere(self) -> list[Command]:
+        """Something has been committed that is not at hand; the store has it. In the order of the commits."""
+        self._is_behind = True
+        return self._read_on()
+
+    def page(self, epoch: int, entries: Sequence[Entry], *, is_last: bool) -> list[Command]:
+        """What the store has, as asked by `ReadPage`.
+
+        Args:
+            is_last: the store had no more after these when it was read.
+        """
+        if epoch != self._epoch or not self._is_reading:
+            return []
+        self._is_reading = False
+        if not is_last:
+            self._is_behind = True
+        fresh = [entry for entry in entries if entry.id not in self._withdrawn]
+        self._withdrawn.clear()
+        self._out.extend((entry.seq, entry.size) for entry in fresh)
+        self._out_size += sum(entry.size for entry in fresh)
+        if entries:
+            self._cursor = max(self._cursor, entries[-1].seq)
+        commands: list[Command] = [Publish(fresh)] if fresh else []
+        return commands + self._read_on()
+
+    def page_failed(self, epoch: int) -> None:
+        """The store could not be read. The next commit or acknowledgement tries again."""
+        if epoch == self._epoch:
+            self._is_reading = False
+            self._is_behind = True
+
+    def settled(self, count: int) -> list[Command]:
+        """`count` messages have left the queue for good, oldest first."""
+        out = self._out
+        for _ in range(min(count, len(out))):
+            seq, size = out.popleft()
+            self._out_size -= size
+            self.settled_seq = max(self.settled_seq, seq)
+        return self._read_on()
+
+    def withdrawn(self, entry: Entry) -> list[Command]:
+        """The entry's task has ended by other means (cancelled). Returns nothing or, if the consumer may have got
+        the entry, the given one to publish instead (the cancellation; its `seq` and `id` are the task's).
+        """
+        if not self._is_attached:
+            return []
+        if self._is_reading and entry.seq > self._cursor:
+            self._withdrawn.add(entry.id)
+            return []
+        if entry.seq > self._cursor:
+            return []
+        self._out.append((0, entry.size))
+        self._out_size += entry.size
+        return [Publish([entry])]
+
+    def _take(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """As many of the first entries as fit, now counted as published."""
+        window, out = self._window, self._out
+        count = 0
+        for entry in entries:
+            if out and (len(out) >= window.messages or self._out_size + entry.size > window.size):
+                break
+            out.append((entry.seq, entry.size))
+            self._out_size += entry.size
+            self._cursor = entry.seq
+            count += 1
+        return entries if count == len(entries) else entries[:count]
+
+    def _read_on(self) -> list[Command]:
+        """The next page, if there may be one and half of the window is free (small pages cost as much as large)."""
+        if not self._is_attached or self._is_reading or not self._is_behind:
+            return []
+        if self._out and (2 * len(self._out) > self._window.messages or 2 * self._out_size > self._window.size):
+            return []
+        return [self._read()]
+
+    def _read(self) -> ReadPage:
+        self._is_reading = True
+        self._is_behind = False
+        return ReadPage(
+            self._epoch,
+            self._cursor,
+            max(1, self._window.messages - len(self._out)),
+            max(1, self._window.size - self._out_size),
+        )
+
+    def _reset(self) -> None:
+        self._epoch += 1
+        self._is_attached = self._is_reading = self._is_behind = False
+        self._cursor = 0
+        self._out.clear()
+        self._out_size = 0
+        self._withdrawn.clear()

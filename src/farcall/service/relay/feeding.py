@@ -1,0 +1,220 @@
+"""Runs the feeds: reads their pages from the store and publishes what they say. `feed` decides.
+
+A feed exists while its queue has a consumer; endpoints and groups that nobody listens for cost nothing here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from farcall.service.db.engine import Database
+from farcall.service.functions.store import read_codes
+from farcall.service.relay import store
+from farcall.service.relay.feed import Command, Entry, Feed, Publish, Purge, ReadPage, Window
+from farcall.service.relay.messages import (
+    CANCEL_SIZE,
+    CodeCache,
+    Outgoing,
+    cancel_message,
+    common_headers,
+    result_properties,
+    task_message,
+)
+from farcall.service.relay.results import TaskRef
+from farcall.service.relay.store import EndedTask, StoredTask, SubmissionHeaders
+from farcall.service.relay.transport import Transport
+from farcall.wire.topology import task_queue
+
+__all__ = ["Feeding", "ResultFeeds", "TaskFeeds"]
+
+_logger = logging.getLogger(__name__)
+
+Reader = Callable[[ReadPage], Awaitable[tuple[Sequence[Entry], bool]]]
+
+
+class Feeding:
+    """One feed at work. The content of its entries is `Outgoing`."""
+
+    def __init__(self, queue: str, window: Window, transport: Transport, read: Reader) -> None:
+        self.queue = queue
+        self.feed = Feed(window)
+        self._transport = transport
+        self._read = read
+        self._reads: set[asyncio.Task[None]] = set()
+
+    def do(self, commands: Iterable[Command]) -> None:
+        """Carry out what the feed said."""
+        for command in commands:
+            if isinstance(command, Publish):
+                self._transport.publish(self.queue, [entry.content for entry in command.entries])
+            elif isinstance(command, ReadPage):
+                task = asyncio.get_running_loop().create_task(self._read_page(command))
+                self._reads.add(task)
+                task.add_done_callback(self._reads.discard)
+            elif isinstance(command, Purge):
+                self._transport.purge(self.queue)
+
+    async def _read_page(self, command: ReadPage) -> None:
+        try:
+            entries, is_last = await self._read(command)
+        except Exception:
+            _logger.exception("A page could not be read", extra={"event": "relay.page_failed", "queue": self.queue})
+            self.feed.page_failed(command.epoch)
+            return
+        self.do(self.feed.page(command.epoch, entries, is_last=is_last))
+
+
+class TaskFeeds:
+    """The feeds of all endpoints that are attached."""
+
+    def __init__(self, db: Database, transport: Transport, codes: CodeCache, window: Window, page_tasks: int) -> None:
+        self._db = db
+        self._transport = transport
+        self._codes = codes
+        self._window = window
+        self._page_tasks = page_tasks
+        self._feedings: dict[str, Feeding] = {}
+
+    def attached(self, endpoint_id: str) -> None:
+        """Begin to feed, at the endpoint's oldest open task."""
+        feeding = self._feedings[endpoint_id] = Feeding(
+            task_queue(endpoint_id), self._window, self._transport, lambda page: self._read(endpoint_id, page)
+        )
+        feeding.do(feeding.feed.attached())
+
+    def detached(self, endpoint_id: str) -> None:
+        feeding = self._feedings.pop(endpoint_id, None)
+        if feeding is not None:
+            feeding.do(feeding.feed.detached())
+
+    def is_attached(self, endpoint_id: str) -> bool:
+        return endpoint_id in self._feedings
+
+    def settled(self, endpoint_id: str, count: int) -> None:
+        feeding = self._feedings.get(endpoint_id)
+        if feeding is not None:
+            feeding.do(feeding.feed.settled(count))
+
+    def committed(self, endpoint_id: str, tasks: Sequence[StoredTask], shared: SubmissionHeaders) -> None:
+        """A submission has been committed. In the order of the commits."""
+        feeding = self._feedings.get(endpoint_id)
+        if feeding is None:
+            return
+        if not feeding.feed.is_caught_up:
+            feeding.do(feeding.feed.committed(()))
+            return
+        headers = common_headers(shared)
+        entries = []
+        for task in tasks:
+            code = self._codes.get(task.function_id)
+            if code is None:
+                feeding.do(feeding.feed.committed_elsewhere())
+                return
+            entries.append(Entry(task.seq, task.id, task.size_chars, task_message(task, code, headers)))
+        feeding.do(feeding.feed.committed(entries))
+
+    def withdraw(self, tasks: Iterable[TaskRef]) -> None:
+        """These tasks were ended here, not by their endpoint: tell it, if it may know them."""
+        for task in tasks:
+            feeding = self._feedings.get(task.endpoint_id)
+            if feeding is not None:
+                entry = Entry(task.seq, task.id, CANCEL_SIZE, cancel_message(task.id))
+                feeding.do(feeding.feed.withdrawn(entry))
+
+    async def _read(self, endpoint_id: str, page: ReadPage) -> tuple[Sequence[Entry], bool]:
+        count = min(page.messages, self._page_tasks)
+        tasks, shared, is_last = await self._db.read(store.read_task_page, endpoint_id, page.after, count, page.size)
+        codes = await self._codes_of({task.function_id for task in tasks})
+        headers = {seq: common_headers(each) for seq, each in shared.items()}
+        entries = [
+            Entry(
+                task.seq,
+                task.id,
+                task.size_chars,
+                task_message(task, codes[task.function_id], headers[task.submission_seq]),
+            )
+            for task in tasks
+        ]
+        return entries, is_last
+
+    async def _codes_of(self, function_ids: set[str]) -> dict[str, str]:
+        known = {function_id: self._codes.get(function_id) for function_id in function_ids}
+        found = {function_id: code for function_id, code in known.items() if code is not None}
+        missing = [function_id for function_id in function_ids if function_id not in found]
+        if missing:
+            read = await self._db.read(read_codes, missing)
+            for function_id, code in read.items():
+                self._codes.put(function_id, code)
+            found.update(read)
+        return found
+
+
+class ResultFeeds:
+    """The feeds of all task groups whose queue is being read."""
+
+    def __init__(self, db: Database, transport: Transport, window: Window, page_results: int) -> None:
+        self._db = db
+        self._transport = transport
+        self._window = window
+        self._page_results = page_results
+        self._feedings: dict[str, Feeding] = {}
+        self._delivered: dict[str, int] = {}
+
+    def attached(self, queue: str, owner_id: str, group_id: str) -> None:
+        """Begin to feed, at the oldest result that the group's client has not acknowledged."""
+        feeding = self._feedings[queue] = Feeding(
+            queue, self._window, self._transport, lambda page: self._read(owner_id, group_id, page)
+        )
+        feeding.do(feeding.feed.attached())
+
+    def detached(self, queue: str) -> None:
+        feeding = self._feedings.pop(queue, None)
+        if feeding is not None:
+            feeding.do(feeding.feed.detached())
+
+    def is_attached(self, queue: str) -> bool:
+        return queue in self._feedings
+
+    def settled(self, queue: str, group_id: str, count: int) -> bool:
+        """The client acknowledged. Returns whether there is something to be written (`unwritten`)."""
+        feeding = self._feedings.get(queue)
+        if feeding is None:
+            return False
+        feeding.do(feeding.feed.settled(count))
+        self._delivered[group_id] = max(feeding.feed.settled_seq, self._delivered.get(group_id, 0))
+        return True
+
+    def committed(self, queue: str, ended: Sequence[EndedTask], completed_at: float) -> None:
+        """Results of one group have been committed. In the order of the commits."""
+        feeding = self._feedings.get(queue)
+        if feeding is None:
+            return
+        properties = result_properties(completed_at)
+        entries = [
+            Entry(each.result_seq, each.task.id, len(each.result.body), Outgoing(each.result.body, properties))
+            for each in ended
+        ]
+        feeding.do(feeding.feed.committed(entries))
+
+    @property
+    def unwritten(self) -> dict[str, int]:
+        """Group → up to which result its client has acknowledged, where that is not stored yet."""
+        return dict(self._delivered)
+
+    def written(self, delivered: dict[str, int]) -> None:
+        """This has been stored."""
+        for group_id, seq in delivered.items():
+            if self._delivered.get(group_id) == seq:
+                del self._delivered[group_id]
+
+    async def _read(self, owner_id: str, group_id: str, page: ReadPage) -> tuple[Sequence[Entry], bool]:
+        after = max(page.after, self._delivered.get(group_id, 0))
+        count = min(page.messages, self._page_results)
+        results, is_last = await self._db.read(store.read_result_page, group_id, owner_id, after, count, page.size)
+        entries = [
+            Entry(each.seq, each.task_id, len(each.body), Outgoing(each.body, result_properties(each.completed_at)))
+            for each in results
+        ]
+        return entries, is_last

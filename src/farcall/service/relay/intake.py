@@ -1,0 +1,155 @@
+"""Takes results in: gathers, reads, has them stored in one transaction, acknowledges. `results` decides.
+
+A batch is whatever has come while the previous one was being written. The acknowledgement follows the commit, and
+the endpoint's confirm follows the acknowledgement: so an endpoint forgets a result only when it is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from farcall.broker import Delivery
+from farcall.service.db.engine import Database
+from farcall.service.relay import store
+from farcall.service.relay.results import ParsedResult, Unreadable, parse_result
+from farcall.service.relay.store import Recorded
+from farcall.wire.errors import ServiceUnavailable
+
+__all__ = ["Intake", "IntakeCounters"]
+
+_logger = logging.getLogger(__name__)
+_RETRY_S = 1.0
+_FAULT_LIMIT_CHARS = 300
+
+
+@dataclass(slots=True)
+class IntakeCounters:
+    """Since the start."""
+
+    stored: int = 0
+    duplicate: int = 0
+    foreign: int = 0
+    unknown: int = 0
+    unreadable: int = 0
+    batches: int = 0
+
+
+class Intake:
+    """The results of all endpoints.
+
+    Args:
+        acknowledge: tells the broker that these are done.
+        on_recorded: called with each batch that was committed, in the order of the commits.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        acknowledge: Callable[[Sequence[Delivery]], None],
+        on_recorded: Callable[[Recorded], None],
+        clock: Callable[[], float],
+        *,
+        batch_messages: int,
+        batch_bytes: int,
+    ) -> None:
+        self.counters = IntakeCounters()
+        self._db = db
+        self._acknowledge = acknowledge
+        self._on_recorded = on_recorded
+        self._clock = clock
+        self._batch_messages = batch_messages
+        self._batch_bytes = batch_bytes
+        self._waiting: list[Delivery] = []
+        self._worker: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+
+    def take(self, deliveries: Sequence[Delivery]) -> None:
+        """Results have come."""
+        self._waiting.extend(deliveries)
+        if self._worker is None and not self._stopping.is_set():
+            self._worker = asyncio.get_running_loop().create_task(self._work())
+
+    async def stop(self) -> None:
+        """Finish the batch that is being written; the rest stays with the endpoints, unconfirmed."""
+        self._stopping.set()
+        if self._worker is not None:
+            await self._worker
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting and not self._stopping.is_set():
+                batch = self._next_batch()
+                if await self._store(batch):
+                    self._acknowledge(batch)
+        finally:
+            self._worker = None
+
+    def _next_batch(self) -> Sequence[Delivery]:
+        count = size_bytes = 0
+        for delivery in self._waiting[: self._batch_messages]:
+            size_bytes += len(delivery.body)
+            if count and size_bytes > self._batch_bytes:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
+
+    async def _store(self, batch: Sequence[Delivery]) -> bool:
+        """Write a batch, however often that takes. False if the service stops before."""
+        results = self._parse(batch)
+        while results:
+            try:
+                await self._db.write(store.record_results, results, self._clock(), then=self._recorded)
+                break
+            except ServiceUnavailable:
+                pass  # logged where it happened; nothing can be confirmed until the disk takes it
+            except Exception:
+                _logger.exception("Results could not be stored", extra={"event": "relay.results_failed"})
+            try:
+                await asyncio.wait_for(self._stopping.wait(), _RETRY_S)
+            except asyncio.TimeoutError:
+                continue
+            return False
+        return True
+
+    def _parse(self, batch: Sequence[Delivery]) -> list[ParsedResult]:
+        results = []
+        for delivery in batch:
+            parsed = parse_result(delivery.body, delivery.routing_key)
+            if isinstance(parsed, Unreadable):
+                self.counters.unreadable += 1
+                _logger.warning(
+                    "A message on the result queue cannot be read and was dropped",
+                    extra={
+                        "event": "relay.result_unreadable",
+                        "sender": parsed.sender,
+                        "fault": parsed.fault[:_FAULT_LIMIT_CHARS],
+                        "size_bytes": len(delivery.body),
+                    },
+                )
+            else:
+                results.append(parsed)
+        return results
+
+    def _recorded(self, recorded: Recorded) -> None:
+        counters = self.counters
+        counters.batches += 1
+        counters.stored += len(recorded.ended)
+        for dropped in recorded.dropped:
+            name = dropped.reason.value
+            setattr(counters, name, getattr(counters, name) + 1)
+            _logger.log(
+                # An endpoint that sends a result twice does what it should; one that speaks for another does not.
+                logging.WARNING if name == "foreign" else logging.DEBUG,
+                "A result was dropped",
+                extra={
+                    "event": f"relay.result_{name}",
+                    "task_id": dropped.result.task_id,
+                    "sender": dropped.result.sender,
+                },
+            )
+        self._on_recorded(recorded)

@@ -1,0 +1,241 @@
+"""The relay: broker on one side, store on the other. Composes the feeds, the intake and the reports.
+
+Everything here happens on the event loop. What is committed is told in the order of the commits (`then` of
+`Database.write`), which the feeds rely on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from farcall.broker import Delivery
+from farcall.service.db.engine import Database
+from farcall.service.endpoints.store import write_reports
+from farcall.service.relay import store
+from farcall.service.relay.feed import Window
+from farcall.service.relay.feeding import ResultFeeds, TaskFeeds
+from farcall.service.relay.intake import Intake
+from farcall.service.relay.messages import CodeCache
+from farcall.service.relay.reports import Reports
+from farcall.service.relay.store import EndedTask, Recorded, StoredTask, SubmissionHeaders
+from farcall.service.relay.sweeper import Sweeper
+from farcall.service.relay.transport import Transport
+from farcall.service.settings import ServiceSettings
+from farcall.wire.messages import is_uuid_text
+from farcall.wire.topology import BrokerUser, UserKind, group_queue, task_queue, task_queue_owner
+
+__all__ = ["Relay"]
+
+_logger = logging.getLogger(__name__)
+
+
+class Relay:
+    """Made on the event loop; `start` before use, `stop` before the database closes.
+
+    Attributes:
+        codes: the code of functions in memory.
+        reports: who is online.
+        intake: takes results in; its counters are for the operator.
+    """
+
+    def __init__(
+        self, settings: ServiceSettings, db: Database, transport: Transport, clock: Callable[[], float]
+    ) -> None:
+        self._settings = settings
+        self._db = db
+        self._transport = transport
+        window = Window(messages=settings.feed_window_messages, size=settings.feed_window_bytes)
+        self.codes = CodeCache(settings.code_cache_bytes)
+        self.reports = Reports(clock)
+        self.intake = Intake(
+            db,
+            transport.ack_results,
+            self._recorded,
+            clock,
+            batch_messages=settings.result_batch_messages,
+            batch_bytes=settings.result_batch_bytes,
+        )
+        self._tasks = TaskFeeds(db, transport, self.codes, window, settings.page_tasks)
+        self._results = ResultFeeds(db, transport, window, settings.page_tasks)
+        self._sweeper = Sweeper(settings, db, clock, on_ended=self.ended_here, on_idle=self._drop_idle_queues)
+        self._unused_queues: dict[str, float] = {}
+        self._clock = clock
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Open the broker's side and begin."""
+        self._transport.open(self)
+        self._sweeper.start()
+
+    async def stop(self) -> None:
+        """Finish what is being written. Connections are the caller's to close."""
+        await self._sweeper.stop()
+        await self.intake.stop()
+        for job in list(self._jobs):
+            await job
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+        self._transport.close()
+        await self._flush()
+
+    # --- Told by the routes ----------------------------------------------------------------------------------
+
+    def submitted(self, endpoint_id: str, tasks: Sequence[StoredTask], shared: SubmissionHeaders) -> None:
+        """Tasks have been committed."""
+        self._tasks.committed(endpoint_id, tasks, shared)
+
+    def ended_here(self, recorded: Recorded) -> None:
+        """Tasks have been ended by the service itself, not by a result of their endpoint."""
+        self._recorded(recorded)
+        self._tasks.withdraw(each.task for each in recorded.ended)
+
+    def ensure_group_queue(self, owner_id: str, group_id: str) -> None:
+        """The queue is there when this returns."""
+        self.ensure_queue(group_queue(owner_id, group_id))
+
+    def ensure_queue(self, queue: str) -> None:
+        """Make a queue that somebody is about to read. Asked for by the broker's authority too: no queue has to
+        exist for those who do not come.
+        """
+        group = _group_of(queue)
+        if group is None and task_queue_owner(queue) is None:
+            return
+        self._transport.ensure_queue(queue)
+        if group is not None:
+            self._unused_queues.setdefault(queue, self._clock())
+
+    def endpoint_registered(self, endpoint_id: str, generation: int) -> None:
+        """A new registration: older logins are cut, and feeding will begin anew when the new one attaches."""
+        self._cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint has been registered again")
+        self._transport.ensure_queue(task_queue(endpoint_id))
+        self._transport.purge(task_queue(endpoint_id))
+
+    def endpoint_locked(self, endpoint_id: str, generation: int) -> None:
+        """The endpoint was stopped remotely."""
+        self._cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint was stopped remotely")
+
+    def endpoint_deleted(self, endpoint_id: str, generation: int) -> None:
+        """The endpoint is gone; its open tasks end, which takes its time if there are very many."""
+        self._cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint was deleted")
+        self._transport.drop_queue(task_queue(endpoint_id), if_unused=False)
+        self._tasks.detached(endpoint_id)
+        self.reports.forget(endpoint_id)
+        job = asyncio.get_running_loop().create_task(self._sweeper.finish_deletion(endpoint_id))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    def credential_revoked(self, identity_id: str, generation: int) -> None:
+        """An identity's broker logins older than `generation` are void."""
+        self._cut(UserKind.SDK, identity_id, generation, "the credential was revoked")
+
+    # --- Told by the transport -------------------------------------------------------------------------------
+
+    def on_results(self, deliveries: Sequence[Delivery]) -> None:
+        self.intake.take(deliveries)
+
+    def on_reports(self, deliveries: Sequence[Delivery]) -> None:
+        if self.reports.take(deliveries):
+            self._flush_soon()
+
+    def on_consumers(self, queue: str, count: int) -> None:
+        endpoint_id = task_queue_owner(queue)
+        if endpoint_id is not None:
+            self._on_endpoint(endpoint_id, count)
+            return
+        group = _group_of(queue)
+        if group is None:
+            return
+        if count and not self._results.is_attached(queue):
+            self._unused_queues.pop(queue, None)
+            self._results.attached(queue, *group)
+        elif not count:
+            self._results.detached(queue)
+            self._transport.drop_queue(queue, if_unused=True)  # made again when somebody comes to read
+
+    def on_settled(self, queue: str, count: int) -> None:
+        endpoint_id = task_queue_owner(queue)
+        if endpoint_id is not None:
+            self._tasks.settled(endpoint_id, count)
+            return
+        group = _group_of(queue)
+        if group is not None and self._results.settled(queue, group[1], count):
+            self._flush_soon()
+
+    def _on_endpoint(self, endpoint_id: str, count: int) -> None:
+        if count and not self._tasks.is_attached(endpoint_id):
+            self.reports.attached(endpoint_id)
+            self._tasks.attached(endpoint_id)
+            _logger.info("Endpoint attached", extra={"event": "endpoint.attached", "endpoint_id": endpoint_id})
+        elif not count:
+            self.reports.detached(endpoint_id)
+            self._tasks.detached(endpoint_id)
+            _logger.info("Endpoint detached", extra={"event": "endpoint.detached", "endpoint_id": endpoint_id})
+
+    # --- Inside ----------------------------------------------------------------------------------------------
+
+    def _recorded(self, recorded: Recorded) -> None:
+        by_queue: dict[str, list[EndedTask]] = {}
+        for each in recorded.ended:
+            by_queue.setdefault(group_queue(each.task.owner_id, each.task.group_id), []).append(each)
+        for queue, ended in by_queue.items():
+            self._results.committed(queue, ended, recorded.completed_at)
+
+    def _cut(self, kind: UserKind, user_id: str, generation: int, reason: str) -> None:
+        def is_old(principal: Any) -> bool:  # the broker's Principal; ours are BrokerUsers
+            return (
+                isinstance(principal, BrokerUser)
+                and (principal.kind, principal.id) == (kind, user_id)
+                and principal.generation < generation
+            )
+
+        count = self._transport.close_logins(is_old, reason)
+        if count:
+            _logger.info(
+                "Connections were cut",
+                extra={"event": "broker.cut", "user_id": user_id, "connections": count, "reason": reason},
+            )
+
+    def _flush_soon(self) -> None:
+        if self._flush_timer is None:
+            loop = asyncio.get_running_loop()
+            self._flush_timer = loop.call_later(self._settings.presence_write_period_s, self._start_flush)
+
+    def _start_flush(self) -> None:
+        self._flush_timer = None
+        job = asyncio.get_running_loop().create_task(self._flush())
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _flush(self) -> None:
+        """Write reports and deliveries. If that fails, the next ones say it again."""
+        unwritten, delivered = self.reports.take_unwritten(), self._results.unwritten
+        try:
+            if unwritten.reports:
+                await self._db.write(write_reports, unwritten.reports)
+            if unwritten.moves:
+                await self._db.write(store.move_tasks, unwritten.moves)
+            if delivered:
+                await self._db.write(store.write_delivered, delivered)
+                self._results.written(delivered)
+        except Exception:
+            _logger.exception("Reports could not be written", extra={"event": "relay.flush_failed"})
+
+    def _drop_idle_queues(self) -> None:
+        before = self._clock() - self._settings.group_queue_idle_s
+        idle: Iterable[str] = [queue for queue, since in self._unused_queues.items() if since < before]
+        for queue in idle:
+            del self._unused_queues[queue]
+            self._transport.drop_queue(queue, if_unused=True)
+
+
+def _group_of(queue: str) -> tuple[str, str] | None:
+    """Identity and group of a group queue's name; None if it is none."""
+    kind, _, rest = queue.partition(".")
+    owner_id, _, group_id = rest.partition(".")
+    if kind != "tg" or not (is_uuid_text(owner_id) and is_uuid_text(group_id)):
+        return None
+    return owner_id, group_id

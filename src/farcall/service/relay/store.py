@@ -1,0 +1,434 @@
+"""SQL of the relay: pages for the feeds, results in, and what the sweeper throws away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import BindParameter, Connection, bindparam, delete, exists, select, update
+
+from farcall.service.db.sql import chunks, insert_rows, next_numbers
+from farcall.service.db.tables import (
+    endpoints,
+    idempotency_keys,
+    submissions,
+    task_groups,
+    task_is_open,
+    task_payloads,
+    task_results,
+    tasks,
+)
+from farcall.service.relay.results import (
+    Accepted,
+    Dropped,
+    ParsedResult,
+    TaskRef,
+    decide,
+    failure_result,
+    result_message,
+)
+from farcall.wire.states import TRANSITIONS, TaskState
+
+__all__ = [
+    "EndedTask",
+    "OutgoingResult",
+    "Recorded",
+    "StoredTask",
+    "SubmissionHeaders",
+    "Swept",
+    "deleted_endpoints_with_open_tasks",
+    "end_tasks",
+    "end_tasks_of_endpoint",
+    "move_tasks",
+    "read_result_page",
+    "read_task_page",
+    "record_results",
+    "sweep_groups",
+    "sweep_keys",
+    "sweep_tasks",
+    "write_delivered",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionHeaders:
+    """What the tasks of a submission have in common in their AMQP headers."""
+
+    resource_specification_json: str | None
+    result_serializers_json: str | None
+    python_version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTask:
+    """A task that is to be published."""
+
+    seq: int
+    id: str
+    function_id: str
+    size_chars: int
+    payload: str
+    submission_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingResult:
+    """A result that is to be published to its task group."""
+
+    seq: int
+    task_id: str
+    body: bytes
+    completed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndedTask:
+    """A task that has just ended, with its number in the order of results."""
+
+    result_seq: int
+    task: TaskRef
+    result: ParsedResult
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of a batch of results."""
+
+    ended: Sequence[EndedTask]
+    dropped: Sequence[Dropped]
+    completed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """One step of the sweeper.
+
+    Attributes:
+        ended: tasks that had outlived their time.
+        deleted: how many tasks were forgotten.
+        next_seq: where to go on; None if there is nothing more to look at.
+    """
+
+    ended: Sequence[EndedTask]
+    deleted: int
+    next_seq: int | None
+
+
+# --- Pages ---------------------------------------------------------------------------------------------------
+
+
+def read_task_page(
+    conn: Connection, endpoint_id: str, after: int, count: int, size_chars: int
+) -> tuple[Sequence[StoredTask], Mapping[int, SubmissionHeaders], bool]:
+    """The next tasks of an endpoint that have not ended, by ascending number.
+
+    Returns:
+        The tasks, the headers of their submissions by number, and whether these were the last.
+    """
+    sizes = conn.execute(_TASK_SIZES, {"endpoint": endpoint_id, "after": after, "count": count}).all()
+    last, is_last = _cut(sizes, count, size_chars)
+    if last is None:
+        return [], {}, True
+    rows = conn.execute(_TASK_PAGE, {"endpoint": endpoint_id, "after": after, "last": last}).all()
+    page = [StoredTask(*row) for row in rows]
+    shared: dict[int, SubmissionHeaders] = {}
+    for some in chunks(sorted({task.submission_seq for task in page}), 500):
+        for row in conn.execute(_SHARED, {"seqs": list(some)}):
+            shared[row[0]] = SubmissionHeaders(*row[1:])
+    return page, shared, is_last
+
+
+def read_result_page(
+    conn: Connection, group_id: str, owner_id: str, after: int, count: int, size_chars: int
+) -> tuple[Sequence[OutgoingResult], bool]:
+    """The next results of a task group that its client has not acknowledged, and whether these were the last."""
+    delivered = conn.execute(_DELIVERED, {"group": group_id, "owner": owner_id}).scalar()
+    if delivered is None:
+        return [], True
+    after = max(after, delivered)
+    sizes = conn.execute(_RESULT_SIZES, {"group": group_id, "after": after, "count": count}).all()
+    last, is_last = _cut(sizes, count, size_chars)
+    if last is None:
+        return [], True
+    rows = conn.execute(_RESULT_PAGE, {"group": group_id, "after": after, "last": last}).all()
+    page = [
+        OutgoingResult(
+            row.seq,
+            row.id,
+            result_message(row.id, row.data, row.error_code, row.error_message, row.details_json),
+            row.completed_at,
+        )
+        for row in rows
+    ]
+    return page, is_last
+
+
+def _cut(sizes: Sequence[Any], count: int, size_chars: int) -> tuple[int | None, bool]:
+    """How far a page goes: the last number that fits, at least one, and whether nothing follows it."""
+    if not sizes:
+        return None, True
+    total = 0
+    for at, (_, size) in enumerate(sizes):
+        total += size
+        if total > size_chars and at > 0:
+            return sizes[at - 1][0], False
+    return sizes[-1][0], len(sizes) < count
+
+
+_next_open = (tasks.c.endpoint_id == bindparam("endpoint")) & task_is_open & (tasks.c.seq > bindparam("after"))
+_TASK_SIZES = select(tasks.c.seq, tasks.c.size_chars).where(_next_open).order_by(tasks.c.seq).limit(bindparam("count"))
+_TASK_PAGE = (
+    select(
+        tasks.c.seq,
+        tasks.c.id,
+        tasks.c.function_id,
+        tasks.c.size_chars,
+        task_payloads.c.payload,
+        tasks.c.submission_seq,
+    )
+    .join_from(tasks, task_payloads, task_payloads.c.seq == tasks.c.seq)
+    .where(_next_open, tasks.c.seq <= bindparam("last"))
+    .order_by(tasks.c.seq)
+)
+_SHARED = select(
+    submissions.c.first_seq,
+    submissions.c.resource_specification_json,
+    submissions.c.result_serializers_json,
+    submissions.c.python_version,
+).where(submissions.c.first_seq.in_(bindparam("seqs", expanding=True)))
+_DELIVERED = select(task_groups.c.delivered_seq).where(
+    task_groups.c.id == bindparam("group"), task_groups.c.owner_id == bindparam("owner")
+)
+_next_result = (task_results.c.group_id == bindparam("group")) & (task_results.c.seq > bindparam("after"))
+_RESULT_SIZES = (
+    select(task_results.c.seq, task_results.c.data_chars)
+    .where(_next_result)
+    .order_by(task_results.c.seq)
+    .limit(bindparam("count"))
+)
+_RESULT_PAGE = (
+    select(task_results, tasks.c.id, tasks.c.completed_at)
+    .join_from(task_results, tasks, tasks.c.seq == task_results.c.task_seq)
+    .where(_next_result, task_results.c.seq <= bindparam("last"))
+    .order_by(task_results.c.seq)
+)
+
+
+# --- Ends ----------------------------------------------------------------------------------------------------
+
+
+def record_results(conn: Connection, results: Sequence[ParsedResult], now: float) -> Recorded:
+    """Store what endpoints sent: the first result of each task, from the endpoint that it belongs to."""
+    refs = {ref.id: ref for ref in _refs(conn, sorted({result.task_id for result in results}))}
+    verdicts = decide(results, refs)
+    ended = _end(conn, [verdict for verdict in verdicts if isinstance(verdict, Accepted)], None, now)
+    return Recorded(ended, [verdict for verdict in verdicts if isinstance(verdict, Dropped)], now)
+
+
+def end_tasks(
+    conn: Connection, refs: Sequence[TaskRef], state: TaskState, code: str, text: str, now: float
+) -> Recorded:
+    """End tasks by decision of the service, all for the same reason; those that have ended already stay as they are.
+
+    Args:
+        text: for the user; `{task_id}` in it is replaced.
+    """
+    results = [failure_result(ref.id, code, text.replace("{task_id}", ref.id)) for ref in refs]
+    verdicts = decide(results, {ref.id: ref for ref in refs})
+    ended = _end(conn, [verdict for verdict in verdicts if isinstance(verdict, Accepted)], state, now)
+    return Recorded(ended, [], now)
+
+
+def end_tasks_of_endpoint(conn: Connection, endpoint_id: str, count: int, code: str, text: str, now: float) -> Recorded:
+    """End the oldest `count` tasks of an endpoint that have not ended, as failed."""
+    found = conn.execute(_OPEN_REFS, {"endpoint": endpoint_id, "after": 0, "count": count}).all()
+    return end_tasks(conn, [_ref(row) for row in found], TaskState.FAILED, code, text, now)
+
+
+def deleted_endpoints_with_open_tasks(conn: Connection) -> Sequence[str]:
+    """Endpoints whose deletion is not finished."""
+    return conn.execute(_UNFINISHED_DELETIONS).scalars().all()
+
+
+def move_tasks(conn: Connection, moves: Mapping[str, Mapping[str, TaskState]]) -> None:
+    """Note where tasks are, as their endpoint reports: endpoint → task → state, none of them terminal.
+
+    A move that the transition table does not allow (the task has ended meanwhile) is ignored.
+    """
+    rows = [
+        {"which": task_id, "endpoint": endpoint_id, "to_state": state.value}
+        for endpoint_id, states in moves.items()
+        for task_id, state in states.items()
+        if not state.is_terminal
+    ]
+    for to_state in {row["to_state"] for row in rows}:
+        conn.execute(_MOVES[to_state], [row for row in rows if row["to_state"] == to_state])
+
+
+def _refs(conn: Connection, task_ids: Sequence[str]) -> list[TaskRef]:
+    found: list[TaskRef] = []
+    for some in chunks(task_ids, 500):
+        found += [_ref(row) for row in conn.execute(_REFS, {"ids": list(some)})]
+    return found
+
+
+def _ref(row: Any) -> TaskRef:  # a row with the columns of _REF
+    return TaskRef(row[0], row[1], row[2], row[3], row[4], TaskState(row[5]))
+
+
+def _end(conn: Connection, accepted: Sequence[Accepted], state: TaskState | None, now: float) -> Sequence[EndedTask]:
+    """Write the ends of tasks that have not ended. `state` overrides the results' own."""
+    if not accepted:
+        return []
+    first = next_numbers(conn, "results", len(accepted))
+    ended = [EndedTask(first + at, each.task, each.result) for at, each in enumerate(accepted)]
+    insert_rows(conn, task_results, _RESULT_COLUMNS, [_result_row(each) for each in ended])
+    by_state: dict[str, list[int]] = {}
+    for each in ended:
+        by_state.setdefault((state or each.result.state).value, []).append(each.task.seq)
+    for to_state, seqs in by_state.items():
+        for some in chunks(seqs, 500):
+            conn.execute(_END, {"seqs": list(some), "to_state": to_state, "now": now})
+            conn.execute(_DROP_PAYLOADS, {"seqs": list(some)})
+    return ended
+
+
+_RESULT_COLUMNS = (
+    "seq",
+    "task_seq",
+    "group_id",
+    "data",
+    "data_chars",
+    "error_code",
+    "error_message",
+    "details_json",
+    "transitions_json",
+)
+
+
+def _result_row(ended: EndedTask) -> tuple[Any, ...]:
+    result = ended.result
+    return (
+        ended.result_seq,
+        ended.task.seq,
+        ended.task.group_id,
+        result.data,
+        len(result.data),
+        result.error_code,
+        result.error_message,
+        result.details_json,
+        result.transitions_json,
+    )
+
+
+_REF = (tasks.c.seq, tasks.c.id, tasks.c.group_id, tasks.c.owner_id, tasks.c.endpoint_id, tasks.c.state)
+_REFS = select(*_REF).where(tasks.c.id.in_(bindparam("ids", expanding=True)))
+_OPEN_REFS = select(*_REF).where(_next_open).order_by(tasks.c.seq).limit(bindparam("count"))
+_END = (
+    update(tasks)
+    .where(tasks.c.seq.in_(bindparam("seqs", expanding=True)))
+    .values(state=bindparam("to_state"), completed_at=bindparam("now"))
+)
+_DROP_PAYLOADS = delete(task_payloads).where(task_payloads.c.seq.in_(bindparam("seqs", expanding=True)))
+_MOVES = {
+    to_state.value: update(tasks)
+    .where(
+        tasks.c.id == bindparam("which"),
+        tasks.c.endpoint_id == bindparam("endpoint"),
+        tasks.c.state.in_([before.value for before in TaskState if to_state in TRANSITIONS[before]]),
+    )
+    .values(state=bindparam("to_state"))
+    for to_state in TaskState
+    if not to_state.is_terminal
+}
+_UNFINISHED_DELETIONS = select(endpoints.c.id).where(
+    endpoints.c.deleted_at.is_not(None), exists().where(tasks.c.endpoint_id == endpoints.c.id, task_is_open)
+)
+
+
+# --- Deliveries and sweeping ---------------------------------------------------------------------------------
+
+
+def write_delivered(conn: Connection, delivered: Mapping[str, int]) -> None:
+    """Remember up to which result each group's client has acknowledged."""
+    conn.execute(_SET_DELIVERED, [{"which": group_id, "seq": seq} for group_id, seq in delivered.items()])
+
+
+def sweep_tasks(
+    conn: Connection,
+    from_seq: int,
+    count: int,
+    now: float,
+    lifetime_s: float,
+    retention_s: float,
+    code: str,
+    text: str,
+) -> Swept:
+    """Look at the `count` oldest tasks from `from_seq` on: end those that have outlived their time, and forget those
+    whose result has been kept long enough. Numbers grow with time, so this never reads beyond the old ones.
+    """
+    page = conn.execute(_TASKS_FROM, {"from_seq": from_seq, "count": count}).all()
+    oldest = now - min(lifetime_s, retention_s)
+    rows = [row for row in page if row.created_at < oldest]
+    if not rows:
+        return Swept([], 0, None)
+    overdue: list[TaskRef] = []
+    gone: list[int] = []
+    for row in rows:
+        ref = _ref(row)
+        if not ref.state.is_terminal:
+            if row.created_at < now - lifetime_s:
+                overdue.append(ref)
+        elif row.completed_at < now - retention_s:
+            gone.append(ref.seq)
+    for some in chunks(gone, 500):
+        for statement in _FORGET:
+            conn.execute(statement, {"seqs": list(some)})
+    first, last = rows[0].submission_seq, rows[-1].seq
+    conn.execute(_FORGET_SUBMISSIONS, {"first": first, "last": last})
+    ended = end_tasks(conn, overdue, TaskState.FAILED, code, text, now).ended
+    return Swept(ended, len(gone), last + 1 if len(rows) == count else None)
+
+
+def sweep_groups(conn: Connection, count: int, before: float) -> int:
+    """Forget at most `count` old task groups without tasks. Returns how many."""
+    ids = conn.execute(_EMPTY_GROUPS, {"before": before, "count": count}).scalars().all()
+    if ids:
+        conn.execute(delete(task_groups).where(task_groups.c.id.in_(ids)))
+    return len(ids)
+
+
+def sweep_keys(conn: Connection, before: float) -> int:
+    """Forget idempotency keys made before `before`. Returns how many."""
+    return conn.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at < before)).rowcount
+
+
+_SET_DELIVERED = (
+    update(task_groups)
+    .where(task_groups.c.id == bindparam("which"), task_groups.c.delivered_seq < bindparam("seq"))
+    .values(delivered_seq=bindparam("seq"))
+)
+_TASKS_FROM = (
+    select(*_REF, tasks.c.created_at, tasks.c.completed_at, tasks.c.submission_seq)
+    .where(tasks.c.seq >= bindparam("from_seq"))
+    .order_by(tasks.c.seq)
+    .limit(bindparam("count"))
+)
+_seqs: BindParameter[Any] = bindparam("seqs", expanding=True)
+_FORGET = (
+    delete(task_results).where(task_results.c.task_seq.in_(_seqs)),
+    delete(task_payloads).where(task_payloads.c.seq.in_(_seqs)),
+    delete(tasks).where(tasks.c.seq.in_(_seqs)),
+)
+_FORGET_SUBMISSIONS = delete(submissions).where(
+    submissions.c.first_seq >= bindparam("first"),
+    submissions.c.first_seq <= bindparam("last"),
+    ~exists().where(tasks.c.seq >= submissions.c.first_seq, tasks.c.seq <= submissions.c.last_seq),
+)
+_EMPTY_GROUPS = (
+    select(task_groups.c.id)
+    .where(task_groups.c.created_at < bindparam("before"), ~exists().where(tasks.c.group_id == task_groups.c.id))
+    .order_by(task_groups.c.created_at)
+    .limit(bindparam("count"))
+)

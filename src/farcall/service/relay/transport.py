@@ -1,0 +1,128 @@
+"""What the relay needs of a broker, and the embedded broker as one that provides it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from farcall.broker import Broker, Delivery, LocalConsumer, Principal
+from farcall.service.relay.messages import Outgoing
+from farcall.wire.topology import EXCHANGES, HEARTBEATS, RESULTS, TASKS, task_queue_owner
+
+__all__ = ["EmbeddedTransport", "Listener", "Transport"]
+
+
+class Listener(Protocol):
+    """What a transport tells. Called on the event loop."""
+
+    def on_results(self, deliveries: Sequence[Delivery]) -> None:
+        """Messages of the result queue; each is to be acknowledged once."""
+        ...
+
+    def on_reports(self, deliveries: Sequence[Delivery]) -> None:
+        """Messages of the heartbeat queue, already acknowledged."""
+        ...
+
+    def on_consumers(self, queue: str, count: int) -> None:
+        """A consumer of a queue came or went; `count` are there now."""
+        ...
+
+    def on_settled(self, queue: str, count: int) -> None:
+        """`count` messages have left a queue for good."""
+        ...
+
+
+class Transport(Protocol):
+    """A broker, as the relay uses it. Called on the event loop; nothing here waits."""
+
+    def open(self, listener: Listener) -> None:
+        """Make exchanges and the service's own queues, and begin to consume."""
+        ...
+
+    def close(self) -> None:
+        """Consume no more. What was not acknowledged goes back."""
+        ...
+
+    def ensure_queue(self, queue: str) -> None:
+        """Make a task queue or a group queue, if it is not there."""
+        ...
+
+    def drop_queue(self, queue: str, *, if_unused: bool) -> bool:
+        """Delete a queue with what waits in it. False if there is none, or it has consumers and `if_unused`."""
+        ...
+
+    def purge(self, queue: str) -> None: ...
+
+    def publish(self, queue: str, messages: Iterable[Outgoing]) -> None:
+        """Publish to a task queue or group queue, in order."""
+        ...
+
+    def ack_results(self, deliveries: Iterable[Delivery]) -> None: ...
+
+    def close_logins(self, predicate: Callable[[Principal], bool], reason: str) -> int:
+        """Cut connections; what they held is back in the queues when this returns."""
+        ...
+
+
+class EmbeddedTransport:
+    """The broker in this process.
+
+    Args:
+        prefetch: how many results may be in the relay's hands.
+    """
+
+    def __init__(self, broker: Broker, *, prefetch: int) -> None:
+        self._broker = broker
+        self._prefetch = prefetch
+        self._results: LocalConsumer | None = None
+        self._reports: LocalConsumer | None = None
+
+    def open(self, listener: Listener) -> None:
+        broker = self._broker
+        for exchange, kind in EXCHANGES.items():
+            broker.declare_exchange(exchange, kind)  # type: ignore[arg-type]  # the values are those of its Literal
+        broker.declare_queue(RESULTS, confirm_on="ack")
+        broker.bind(RESULTS, RESULTS, "*.results")
+        broker.declare_queue(HEARTBEATS)
+        broker.bind(HEARTBEATS, HEARTBEATS, "*.heartbeats")
+        broker.on_consumers_changed = listener.on_consumers
+        broker.on_acked = listener.on_settled
+        self._results = broker.consume(RESULTS, listener.on_results, prefetch=self._prefetch, exclusive=True)
+        self._reports = broker.consume(HEARTBEATS, listener.on_reports, no_ack=True, exclusive=True)
+
+    def close(self) -> None:
+        self._broker.on_consumers_changed = self._broker.on_acked = None
+        for consumer in (self._results, self._reports):
+            if consumer is not None:
+                consumer.cancel()
+
+    def ensure_queue(self, queue: str) -> None:
+        if self._broker.has_queue(queue):
+            return
+        self._broker.declare_queue(queue)
+        if task_queue_owner(queue) is not None:
+            self._broker.bind(queue, TASKS, queue)
+
+    def drop_queue(self, queue: str, *, if_unused: bool) -> bool:
+        broker = self._broker
+        if not broker.has_queue(queue) or (if_unused and broker.queue_depth(queue).consumers):
+            return False
+        broker.delete_queue(queue)
+        return True
+
+    def purge(self, queue: str) -> None:
+        if self._broker.has_queue(queue):
+            self._broker.purge_queue(queue)
+
+    def publish(self, queue: str, messages: Iterable[Outgoing]) -> None:
+        publish = self._broker.publish
+        exchange = "" if task_queue_owner(queue) is None else TASKS
+        for message in messages:
+            publish(exchange, queue, message.body, message.properties)
+
+    def ack_results(self, deliveries: Iterable[Delivery]) -> None:
+        if self._results is not None and self._results.is_active:
+            self._results.ack(*[delivery.tag for delivery in deliveries])
+
+    def close_logins(self, predicate: Callable[[Principal], bool], reason: str) -> int:
+        return self._broker.close_connections(predicate, reason)

@@ -1,0 +1,310 @@
+"""SQL of tasks as their owner sees them: submission, documents, groups, cancellation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from farcall.service.accounts.rules import Identity
+from farcall.service.db.sql import chunks, insert_rows, next_numbers
+from farcall.service.db.tables import (
+    idempotency_keys,
+    submissions,
+    task_groups,
+    task_payloads,
+    task_results,
+    tasks,
+)
+from farcall.service.endpoints.store import find_endpoint
+from farcall.service.functions.store import find_functions, read_codes
+from farcall.service.relay.results import TaskRef
+from farcall.service.relay.store import Recorded, StoredTask, SubmissionHeaders, end_tasks
+from farcall.service.tasks import rules
+from farcall.service.tasks.rules import Group, SubmissionPlan
+from farcall.service.web.bodies import encode_text
+from farcall.wire.errors import TaskGroupNotFound
+from farcall.wire.rest import SubmitResponse
+from farcall.wire.states import TaskState
+
+__all__ = [
+    "GroupTask",
+    "StoredResult",
+    "Submitted",
+    "TaskRow",
+    "cancel_task",
+    "count_by_state",
+    "read_group",
+    "read_results",
+    "read_tasks",
+    "submit",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submitted:
+    """A stored submission.
+
+    Attributes:
+        tasks: as they are to be published; empty if the answer is a repetition.
+        codes: the functions whose code the caller did not have.
+    """
+
+    response: SubmitResponse
+    endpoint_id: str
+    tasks: Sequence[StoredTask] = ()
+    headers: SubmissionHeaders | None = None
+    codes: dict[str, str] | None = None
+    queue_owner_id: str | None = None
+    """Whose group queue must exist before the answer; None if none was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task without its result. Times are Unix seconds."""
+
+    seq: int
+    id: str
+    owner_id: str
+    state: TaskState
+    created_at: float
+    completed_at: float | None
+    data_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """How a task ended."""
+
+    data: str
+    error_code: str | None
+    error_message: str | None
+    details: dict[str, Any] | None
+    transitions: dict[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTask:
+    """A task of a group, as the group's document lists it."""
+
+    id: str
+    created_at: float
+
+
+def submit(conn: Connection, plan: SubmissionPlan, known_codes: Collection[str], now: float) -> Submitted:
+    """Store a submission, or find the answer that was given to the same request before.
+
+    Args:
+        known_codes: functions whose code the relay has in memory.
+
+    Raises:
+        ApiError: see `rules.check_submission`, `rules.check_replay`. Nothing is written then.
+    """
+    if plan.idempotency_key is not None:
+        earlier = conn.execute(_EARLIER, {"who": plan.caller.id, "what": plan.idempotency_key}).scalar()
+        if earlier is not None:
+            response = msgspec.json.decode(earlier, type=SubmitResponse)
+            rules.check_replay(plan, response)
+            return Submitted(
+                response=response,
+                endpoint_id=plan.endpoint_id,
+                queue_owner_id=plan.caller.id if plan.create_queue else None,
+            )
+    found = find_functions(conn, plan.function_ids)
+    group = _find_group(conn, plan.group_id)
+    rules.check_submission(plan, find_endpoint(conn, plan.endpoint_id), found, group)
+    first = next_numbers(conn, "tasks", len(plan.calls))
+    stored = [
+        StoredTask(
+            first + at,
+            call.task_id,
+            call.function_id,
+            found[call.function_id].code_chars + len(call.payload),
+            call.payload,
+            first,
+        )
+        for at, call in enumerate(plan.calls)
+    ]
+    _write_group(conn, plan, group, now)
+    headers = _write_submission(conn, plan, first)
+    caller_id, group_id, endpoint_id, state = plan.caller.id, plan.group_id, plan.endpoint_id, TaskState.RECEIVED.value
+    insert_rows(
+        conn,
+        tasks,
+        _TASK_COLUMNS,
+        [
+            (each.seq, each.id, first, group_id, caller_id, endpoint_id, each.function_id, state, each.size_chars, now)
+            for each in stored
+        ],
+    )
+    insert_rows(conn, task_payloads, ("seq", "payload"), [(each.seq, each.payload) for each in stored])
+    if plan.idempotency_key is not None:
+        conn.execute(
+            _REMEMBER,
+            {
+                "identity_id": caller_id,
+                "key": plan.idempotency_key,
+                "response_json": encode_text(plan.response),
+                "created_at": now,
+            },
+        )
+    return Submitted(
+        response=plan.response,
+        endpoint_id=endpoint_id,
+        tasks=stored,
+        headers=headers,
+        codes=read_codes(conn, [each for each in plan.function_ids if each not in known_codes]),
+        queue_owner_id=caller_id if plan.create_queue else None,
+    )
+
+
+def cancel_task(
+    conn: Connection, task_id: str, caller: Identity, code: str, text: str, now: float
+) -> tuple[TaskState, Recorded]:
+    """End a task as cancelled, unless it has ended. Returns its state, and what was written.
+
+    Raises:
+        TaskNotFound: unknown, or somebody else's.
+    """
+    row = conn.execute(_REF, {"id": task_id}).first()
+    rules.check_task(row.owner_id if row else None, task_id, caller)
+    assert row is not None
+    ref = TaskRef(row.seq, row.id, row.group_id, row.owner_id, row.endpoint_id, TaskState(row.state))
+    recorded = end_tasks(conn, [ref], TaskState.CANCELLED, code, text, now)
+    return (TaskState.CANCELLED if recorded.ended else ref.state), recorded
+
+
+def read_tasks(conn: Connection, task_ids: Sequence[str], owner_id: str) -> dict[str, TaskRow]:
+    """The owner's tasks among these; others and unknown ones are left out."""
+    found: dict[str, TaskRow] = {}
+    for some in chunks(task_ids, 500):
+        for row in conn.execute(_TASKS, {"ids": list(some), "owner": owner_id}):
+            found[row.id] = TaskRow(
+                row.seq,
+                row.id,
+                row.owner_id,
+                TaskState(row.state),
+                row.created_at,
+                row.completed_at,
+                row.data_chars or 0,
+            )
+    return found
+
+
+def read_results(conn: Connection, task_seqs: Sequence[int]) -> dict[int, StoredResult]:
+    """The results of these tasks, by the task's number."""
+    found: dict[int, StoredResult] = {}
+    for some in chunks(task_seqs, 500):
+        for row in conn.execute(_RESULTS, {"seqs": list(some)}):
+            found[row.task_seq] = StoredResult(
+                row.data,
+                row.error_code,
+                row.error_message,
+                None if row.details_json is None else msgspec.json.decode(row.details_json),
+                None if row.transitions_json is None else msgspec.json.decode(row.transitions_json),
+            )
+    return found
+
+
+def read_group(conn: Connection, group_id: str, caller: Identity) -> tuple[Group, Sequence[GroupTask]]:
+    """A task group and its tasks in the order of submission.
+
+    Raises:
+        TaskGroupNotFound: unknown, or somebody else's.
+    """
+    group = _find_group(conn, group_id)
+    if group is None or group.owner_id != caller.id:
+        raise TaskGroupNotFound(f"There is no task group {group_id} of yours at this service.")
+    return group, [GroupTask(*row) for row in conn.execute(_GROUP_TASKS, {"group": group_id}).all()]
+
+
+def count_by_state(conn: Connection) -> dict[str, int]:
+    """How many tasks are in each state."""
+    rows = conn.execute(select(tasks.c.state, func.count()).group_by(tasks.c.state)).all()
+    return {row[0]: row[1] for row in rows}
+
+
+def _find_group(conn: Connection, group_id: str) -> Group | None:
+    row = conn.execute(_GROUP, {"id": group_id}).first()
+    return None if row is None else Group(id=row.id, owner_id=row.owner_id, has_queue=bool(row.has_queue))
+
+
+def _write_group(conn: Connection, plan: SubmissionPlan, group: Group | None, now: float) -> None:
+    if group is None:
+        conn.execute(
+            _ADD_GROUP,
+            {
+                "id": plan.group_id,
+                "owner_id": plan.caller.id,
+                "has_queue": plan.create_queue,
+                "delivered_seq": 0,
+                "created_at": now,
+            },
+        )
+    elif plan.create_queue and not group.has_queue:
+        conn.execute(update(task_groups).where(task_groups.c.id == group.id).values(has_queue=True))
+
+
+def _write_submission(conn: Connection, plan: SubmissionPlan, first_seq: int) -> SubmissionHeaders:
+    headers = SubmissionHeaders(
+        encode_text(plan.resource_specification) if plan.resource_specification else None,
+        encode_text(plan.result_serializers) if plan.result_serializers else None,
+        plan.python_version,
+    )
+    conn.execute(
+        _ADD_SUBMISSION,
+        {
+            "first_seq": first_seq,
+            "last_seq": first_seq + len(plan.calls) - 1,
+            "user_runtime_json": plan.user_runtime_json,
+            "resource_specification_json": headers.resource_specification_json,
+            "result_serializers_json": headers.result_serializers_json,
+            "user_endpoint_config_json": encode_text(plan.user_endpoint_config) if plan.user_endpoint_config else None,
+            "python_version": headers.python_version,
+        },
+    )
+    return headers
+
+
+_TASK_COLUMNS = (
+    "seq",
+    "id",
+    "submission_seq",
+    "group_id",
+    "owner_id",
+    "endpoint_id",
+    "function_id",
+    "state",
+    "size_chars",
+    "created_at",
+)
+_EARLIER = select(idempotency_keys.c.response_json).where(
+    idempotency_keys.c.identity_id == bindparam("who"), idempotency_keys.c.key == bindparam("what")
+)
+_REMEMBER = insert(idempotency_keys)
+_GROUP = select(task_groups.c.id, task_groups.c.owner_id, task_groups.c.has_queue).where(
+    task_groups.c.id == bindparam("id")
+)
+_ADD_GROUP = insert(task_groups)
+_ADD_SUBMISSION = insert(submissions)
+_GROUP_TASKS = (
+    select(tasks.c.id, tasks.c.created_at).where(tasks.c.group_id == bindparam("group")).order_by(tasks.c.seq)
+)
+_REF = select(tasks).where(tasks.c.id == bindparam("id"))
+_TASKS = (
+    select(
+        tasks.c.seq,
+        tasks.c.id,
+        tasks.c.owner_id,
+        tasks.c.state,
+        tasks.c.created_at,
+        tasks.c.completed_at,
+        task_results.c.data_chars,
+    )
+    .join_from(tasks, task_results, task_results.c.task_seq == tasks.c.seq, isouter=True)
+    .where(tasks.c.id.in_(bindparam("ids", expanding=True)), tasks.c.owner_id == bindparam("owner"))
+)
+_RESULTS = select(task_results).where(task_results.c.task_seq.in_(bindparam("seqs", expanding=True)))

@@ -1,0 +1,69 @@
+"""Every refusal as the error object of the protocol, whoever raised it. Internals stay in the log."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from farcall.service.web.bodies import json_response
+from farcall.wire.errors import ApiError, FarcallError, InvalidRequest, NotFound
+
+__all__ = ["install_error_handlers"]
+
+_logger = logging.getLogger(__name__)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make `app` answer every exception with an error object."""
+    app.add_exception_handler(FarcallError, _on_farcall_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(Exception, _on_fault)
+
+
+async def _on_farcall_error(_request: Request, exc: Exception) -> Response:
+    if not isinstance(exc, ApiError):
+        return await _on_fault(_request, exc)
+    headers = {}
+    if exc.http_status == 401:
+        headers["www-authenticate"] = "Bearer"
+    elif exc.http_status in (429, 503):
+        headers["retry-after"] = str(exc.detail.get("retry_after_s", 1))
+    return json_response(exc.to_document(), exc.http_status, headers)
+
+
+async def _on_http_exception(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    where = f"{request.method} {request.url.path}"
+    headers = dict(exc.headers or {})
+    if exc.status_code == 404:
+        error: ApiError = NotFound(f"There is no {where}. The interface is described at /docs.")
+    elif exc.status_code == 405:
+        error = ApiError(f"There is no {where}: the path exists, the method does not.", None, 405, "METHOD_NOT_ALLOWED")
+    else:
+        error = ApiError(str(exc.detail), None, exc.status_code, "HTTP_ERROR")
+    return json_response(error.to_document(), exc.status_code, headers)
+
+
+async def _on_validation_error(_request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    faults = exc.errors()
+    text = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
+    # A string where older clients look for one; the list is kept beside it.
+    error = InvalidRequest(f"The request does not fit: {text}.", {"errors": [dict(fault) for fault in faults]})
+    return json_response(error.to_document(), 422)
+
+
+async def _on_fault(request: Request, exc: Exception) -> Response:
+    _logger.error(
+        "A request failed by a fault of the service",
+        exc_info=exc,
+        extra={"event": "http.fault", "method": request.method, "path": request.url.path},
+    )
+    error = ApiError("The service failed on this request; its log says why.", None, 500, "INTERNAL_ERROR")
+    return json_response(error.to_document(), 500)
