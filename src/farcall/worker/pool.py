@@ -35,7 +35,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable
 from typing import Any
 
-__all__ = ["FRAME_HEADER", "main", "serve_tasks"]
+__all__ = ["FRAME_HEADER", "WORKER_VARIABLE", "main", "serve_tasks"]
 
 FRAME_HEADER = struct.Struct("<I")
 

@@ -1,0 +1,313 @@
+"""The engine on Parsl: GlobusComputeEngine and GlobusMPIEngine.
+
+Owns the tasks that were handed to Parsl. The executor's life is `keeper`'s, what Parsl does is `executor`'s, what its
+errors mean is `failures`'s.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parsl.serialize import deserialize
+
+from farcall.endpoint.engines.base import (
+    CODE_NOT_STARTED,
+    EngineCallbacks,
+    EngineFailure,
+    EngineStartFailed,
+    EngineTask,
+)
+from farcall.endpoint.engines.config import GlobusComputeConfig, GlobusMPIConfig
+from farcall.endpoint.engines.handover import TaskSettings
+from farcall.endpoint.engines.parsl.failures import failure_of, load_exception
+from farcall.endpoint.engines.parsl.keeper import Keeper
+from farcall.endpoint.engines.parsl.nodes import Nodes
+from farcall.endpoint.engines.texts import not_started_text
+from farcall.endpoint.engines.window import Window
+from farcall.worker.bundle import pack_tasks, unpack_results
+
+__all__ = ["ParslEngine"]
+
+_POLL_MANAGERS_S = 0.1
+
+
+class ParslEngine:
+    """Runs tasks on the nodes of blocks that a Parsl provider gives.
+
+    Args:
+        config: validated.
+        make_executor: a fresh, configured executor with a fresh provider; called at start and at each recovery.
+        settings: what is the same for all tasks.
+        run_dir: the endpoint's directory.
+        marker: in the environment of everything that blocks on this machine start; None if they run elsewhere.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: GlobusComputeConfig | GlobusMPIConfig,
+        make_executor: Callable[[], Any],
+        settings: TaskSettings,
+        run_dir: Path,
+        marker: str | None,
+    ) -> None:
+        self.max_retries_on_system_failure = config.max_retries_on_system_failure
+        self._config = config
+        self._make_executor = make_executor
+        self._settings = settings
+        self._log_dir = str(run_dir / config.label)
+        self._lock = threading.Lock()
+        self._landed = threading.Condition(self._lock)
+        self._unsent: deque[EngineTask] = deque()
+        self._flights: dict[int, list[EngineTask]] = {}  # number at the executor → tasks that travel under it
+        self._held = 0  # in both of them
+        self._total = 0
+        self._backlog = 0
+        self._window = Window(horizon_s=0.025, least=1, most=256)
+        self._nodes = Nodes()
+        self._executor: Any = None  # None while there is none that takes tasks
+        self._last_executor: Any = None
+        self._refusing: str | None = None
+        self._is_stopping = False
+        self._callbacks: EngineCallbacks | None = None
+        self._keeper = Keeper(
+            make_executor=self._make,
+            owner=self,
+            strategy=config.strategy,
+            job_status=config.job_status_kwargs,
+            log_dir=self._log_dir,
+            scripts_dir=str(run_dir / "submit_scripts"),
+            marker=marker,
+        )
+
+    # -- the seam
+
+    def start(self, callbacks: EngineCallbacks) -> None:
+        self._callbacks = callbacks
+        try:
+            self._keeper.start()
+        except Exception as exc:
+            reason = f"{exc or type(exc).__name__}; see interchange.log in {self._log_dir}"
+            raise EngineStartFailed(self._config.type, reason) from exc
+
+    def submit(self, tasks: Sequence[EngineTask]) -> None:
+        refused: list[tuple[str, str]] = []
+        with self._lock:
+            for task in tasks:
+                reason = self._refusing or self._refusal(task)
+                if reason is not None:
+                    refused.append((task.task_id, reason))
+                    continue
+                self._unsent.append(task)
+                self._held += 1
+                self._total += 1
+            self._dispatch()
+            is_short = self._is_short()
+        if is_short:
+            self._keeper.shortage()
+        for task_id, reason in refused:
+            self._report.failed(task_id, _not_started(reason))
+
+    def capacity(self) -> int:
+        with self._lock:
+            if self._is_stopping or (self._executor is None and self._refusing is None):
+                return 0
+            return max(0, self._slots() + self._window.extra(time.monotonic()) - self._held)
+
+    def note_backlog(self, count: int) -> None:
+        with self._lock:
+            self._backlog = count
+            is_short = self._is_short()
+        if is_short:
+            self._keeper.shortage()
+
+    def cancel(self, task_id: str) -> bool:
+        with self._lock:
+            for task in self._unsent:
+                if task.task_id == task_id:
+                    self._unsent.remove(task)
+                    self._held -= 1
+                    return True
+        return False
+
+    def status(self) -> Mapping[str, Any]:
+        with self._lock:
+            executor, nodes, held, total = self._last_executor, self._nodes, self._held, self._total
+        provider = executor.provider
+        most = executor.max_workers_per_node
+        return {
+            "engine_type": self._config.type,
+            "total_workers": nodes.workers,
+            "idle_workers": nodes.idle_workers,
+            "pending_tasks": max(0, held - nodes.tasks),
+            "outstanding_tasks": held,
+            "total_tasks": total,
+            "managers": nodes.count,
+            "active_managers": nodes.active,
+            "scaling_enabled": provider.max_blocks > 0,
+            "mem_per_worker": executor.mem_per_worker,
+            "cores_per_worker": executor.cores_per_worker,
+            "prefetch_capacity": executor.prefetch_capacity,
+            "max_blocks": provider.max_blocks,
+            "min_blocks": provider.min_blocks,
+            "nodes_per_block": getattr(provider, "nodes_per_block", 1),
+            "max_workers_per_node": executor.workers_per_node if most == float("inf") else most,
+            "node_info": nodes.info(executor.blocks_to_job_id),
+            "provider_type": type(provider).__name__,
+            "queue": getattr(provider, "partition", None) or getattr(provider, "queue", None),
+            "account": getattr(provider, "account", None) or getattr(provider, "project", None) or None,
+        }
+
+    def shutdown(self, grace_s: float) -> None:
+        until_s = time.monotonic() + max(0.0, grace_s)
+        with self._lock:
+            self._is_stopping = True
+        executor = self._keeper.stop()
+        if executor is None:
+            return
+        if self._flights:
+            self._let_finish(executor, until_s)
+        self._keeper.end(executor)
+
+    # -- what the keeper says
+
+    def load(self) -> int:
+        return self._held + self._backlog
+
+    def executor_ready(self, executor: Any) -> None:
+        with self._lock:
+            self._executor = self._last_executor = executor
+            self._refusing = None
+            self._dispatch()
+        self._report.demand()
+
+    def executor_lost(self, failure: EngineFailure) -> None:
+        with self._lock:
+            self._executor, self._nodes = None, Nodes()
+            lost = [task.task_id for tasks in self._flights.values() for task in tasks]
+            self._flights.clear()
+            self._held -= len(lost)
+            self._landed.notify_all()
+        for task_id in lost:
+            self._report.failed(task_id, failure)
+
+    def refuse(self, reason: str) -> None:
+        with self._lock:
+            self._refusing = reason
+            waiting = [task.task_id for task in self._unsent]
+            self._unsent.clear()
+            self._held -= len(waiting)
+        self.executor_lost(_not_started(reason))
+        for task_id in waiting:
+            self._report.failed(task_id, _not_started(reason))
+        self._report.demand()
+
+    def nodes_changed(self, nodes: Nodes) -> None:
+        has_grown = nodes.workers > self._nodes.workers
+        self._nodes = nodes
+        if has_grown:
+            self._report.demand()
+
+    def gave_up(self, reason: str) -> None:
+        self.refuse(reason)
+        self._report.died(reason)
+
+    # -- what the executor brings
+
+    def _make(self) -> Any:
+        executor = self._make_executor()
+        executor.on_results = self._results
+        executor.load = self.load
+        return executor
+
+    def _results(self, messages: Sequence[dict[str, Any]]) -> None:
+        finished: list[tuple[str, bytes]] = []
+        failed: list[tuple[str, EngineFailure]] = []
+        for message in messages:
+            with self._lock:
+                tasks = self._flights.pop(message["task_id"], [])
+            if "result" in message:
+                results = unpack_results(deserialize(message["result"]))
+                finished.extend((task.task_id, result) for task, result in zip(tasks, results, strict=True))
+            else:
+                failure = failure_of(load_exception(message["exception"]), self._log_dir)
+                failed.extend((task.task_id, failure) for task in tasks)
+        with self._lock:
+            self._held -= len(finished) + len(failed)
+            self._window.completed(len(finished), time.monotonic())
+            self._dispatch()
+            self._landed.notify_all()
+        for task_id, result in finished:
+            self._report.finished(task_id, result)
+        for task_id, failure in failed:
+            self._report.failed(task_id, failure)
+        self._report.demand()
+
+    # -- helpers; the lock is held
+
+    @property
+    def _report(self) -> EngineCallbacks:
+        assert self._callbacks is not None, "start() comes first"
+        return self._callbacks
+
+    def _refusal(self, task: EngineTask) -> str | None:
+        specification = dict(task.resource_specification)
+        if isinstance(self._config, GlobusMPIConfig):
+            try:
+                self._last_executor.validate_resource_spec(specification)
+            except Exception as exc:
+                return f"the resource specification {specification} does not fit GlobusMPIEngine: {exc}"
+            return None
+        wrong = sorted(set(specification) - {"priority"})
+        if wrong:
+            return (
+                f"GlobusComputeEngine takes only 'priority' in a resource specification, not {', '.join(wrong)}. "
+                "Tasks that need several nodes or ranks need an endpoint with GlobusMPIEngine."
+            )
+        if specification and not isinstance(specification["priority"], int):
+            return "'priority' in a resource specification is a whole number; lower numbers run first"
+        return None
+
+    def _dispatch(self) -> None:
+        while self._unsent and self._executor is not None and not self._is_stopping:
+            task = self._unsent.popleft()
+            packed = pack_tasks([self._settings.apply(task)])
+            self._flights[self._executor.send(packed, dict(task.resource_specification))] = [task]
+
+    def _slots(self) -> int:
+        """Tasks that workers can have: those connected, or those that the blocks under way (or a first one) bring."""
+        executor = self._last_executor
+        blocks = sum(1 for status in list(executor.status_facade.values()) if not status.terminal)
+        nodes = max(1, blocks) * int(getattr(executor.provider, "nodes_per_block", 1))
+        prefetch = int(executor.prefetch_capacity)
+        expected = nodes * (int(executor.workers_per_node) + prefetch)
+        return max(expected, self._nodes.workers + prefetch * self._nodes.count)
+
+    def _is_short(self) -> bool:
+        return self._nodes.workers == 0 and self._held + self._backlog > 0
+
+    # -- the end
+
+    def _let_finish(self, executor: Any, until_s: float) -> None:
+        """Let what workers have come to an end, and nothing else begin."""
+        try:
+            for manager in executor.connected_managers():
+                executor._hold_manager(manager["manager"])
+            while time.monotonic() < until_s:
+                if not any(manager["tasks"] for manager in executor.connected_managers()):
+                    return
+                with self._lock:
+                    self._landed.wait(timeout=min(_POLL_MANAGERS_S, max(0.0, until_s - time.monotonic())))
+        except Exception:
+            return  # the interchange is gone, and with it whatever could have finished
+
+
+def _not_started(reason: str) -> EngineFailure:
+    return EngineFailure(
+        code=CODE_NOT_STARTED, text=not_started_text(reason), is_system_failure=False, may_have_run=False
+    )

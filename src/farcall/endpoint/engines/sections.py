@@ -1,0 +1,113 @@
+"""A strict section of `config.yaml`: unknown keys are refused with the nearest known name, types are not guessed.
+
+Errors are pydantic's `ValidationError` with the path to the key, so that whoever read the file can name the line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+__all__ = ["Number", "Pair", "Section", "Text", "choose", "refuse", "refusal"]
+
+
+class Section(BaseModel):
+    """Base of all sections."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys_only(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError(
+                "not_a_section", "a section with keys is expected here, not {kind}", {"kind": _kind(value)}
+            )
+        known = list(cls.model_fields)
+        unknown = [key for key in value if key not in known]
+        if unknown:
+            raise refusal(*(((key,), unknown_key_text(str(key), known)) for key in unknown))
+        return value
+
+
+def unknown_key_text(key: str, known: Iterable[str], *, where: str = "here") -> str:
+    """Why a key is refused: the nearest known one, and all of them."""
+    known = list(known)
+    guess = _guess(key, known)
+    return f"unknown key '{key}'{guess} Allowed {where}: {', '.join(sorted(known))}"
+
+
+def refusal(*errors: tuple[tuple[Any, ...], str]) -> ValidationError:
+    """An error about the keys at these paths; raise it from a validator and it keeps its place in the whole."""
+    return ValidationError.from_exception_data(
+        "config",
+        [
+            InitErrorDetails(type=PydanticCustomError("refused", "{text}", {"text": text}), loc=path, input=None)
+            for path, text in errors
+        ],
+    )
+
+
+def refuse(path: tuple[Any, ...], text: str) -> None:
+    """Raise a `refusal` of one key."""
+    raise refusal((path, text))
+
+
+def choose(value: Any, allowed: Iterable[str], what: str) -> str:
+    """`value` if it is one of `allowed`.
+
+    Raises:
+        PydanticCustomError: it is not; names the nearest one and all.
+    """
+    allowed = list(allowed)
+    if value in allowed:
+        return str(value)
+    guess = _guess(str(value), allowed)
+    raise PydanticCustomError(
+        "not_allowed",
+        "{what} '{value}' is not known{guess} Allowed: {allowed}",
+        {"what": what, "value": str(value), "guess": guess, "allowed": ", ".join(allowed)},
+    )
+
+
+def _guess(given: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(given, known, n=1) or [name for name in known if given and given in name]
+    return f"; did you mean '{near[0]}'?" if near else "."
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)  # YAML reads an account or partition made of digits as a number
+    return value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise PydanticCustomError("not_a_number", "a number is expected here, not {kind}", {"kind": _kind(value)})
+    return value
+
+
+def _pair(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+"""A text; a number in YAML counts as its digits."""
+
+Number = Annotated[Any, PlainValidator(_number)]
+"""A whole number or a fraction."""
+
+Pair = Annotated[tuple[int, int], BeforeValidator(_pair)]
+"""Two whole numbers, a list in YAML."""
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing (is the indentation right?)"
+    return {str: f"the text '{value}'", bool: "a boolean", int: "a number", list: "a list"}.get(
+        type(value), f"a value of type {type(value).__name__}"
+    )
