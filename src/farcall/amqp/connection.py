@@ -341,6 +341,7 @@ class AmqpConnection:
                 member.hand_over()
 
     def _flush(self) -> None:
+        self._hand_over()  # what came by a posted call, not by a socket
         if self._outputs:
             members, self._outputs = self._outputs, {}
             for member in members:

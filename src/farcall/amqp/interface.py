@@ -138,7 +138,8 @@ class Connection(Protocol):
         Args:
             queue: must exist; while it does not, `ConsumerLost` events come and the subscription is tried again.
             on_messages: takes each batch. Keep it short: nothing else happens on this connection meanwhile. If it
-                raises, this is logged and its deliveries stay unacknowledged.
+                raises, this is logged and its deliveries stay unacknowledged. It may be called before `consume` has
+                returned, unless the connection is started later.
             prefetch: deliveries that the broker sends ahead of their acknowledgement; 0 for no bound.
             exclusive: refuse to share the queue; while another consumer holds it, it is tried again.
         """
