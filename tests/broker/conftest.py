@@ -61,8 +61,8 @@ class Rules:
 class Embedded:
     """The broker under test. `call` runs a function on its loop and waits for what it returns."""
 
-    def __init__(self, **options: Any) -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None, **options: Any) -> None:
+        self.loop = loop or asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="broker", daemon=True)
         self._thread.start()
         self.broker: Broker = self.call(Broker)
@@ -185,11 +185,8 @@ class RawClient:
 
 
 @pytest.fixture
-def embedded() -> Iterator[Embedded]:
-    broker = Embedded()
-    yield broker
-    broker.close()
-    assert broker.errors == []
+def embedded(make_embedded: Callable[..., Embedded]) -> Embedded:
+    return make_embedded()
 
 
 @pytest.fixture
@@ -197,8 +194,8 @@ def make_embedded() -> Iterator[Callable[..., Embedded]]:
     """Brokers with options of their own."""
     made: list[Embedded] = []
 
-    def make(**options: Any) -> Embedded:
-        made.append(Embedded(**options))
+    def make(loop: asyncio.AbstractEventLoop | None = None, **options: Any) -> Embedded:
+        made.append(Embedded(loop, **options))
         return made[-1]
 
     yield make
@@ -224,15 +221,15 @@ RABBITMQ_URL = os.environ.get("FARCALL_TEST_RABBITMQ_URL")
 """URL of a user with every permission on a virtual host; then the contract suite runs against it as well."""
 
 
-@pytest.fixture(params=["embedded", *(["rabbitmq"] if RABBITMQ_URL else [])])
-def amqp_url(request: pytest.FixtureRequest) -> Iterator[str]:
+@pytest.fixture(params=["embedded", "embedded-uvloop", *(["rabbitmq"] if RABBITMQ_URL else [])])
+def amqp_url(request: pytest.FixtureRequest, make_embedded: Callable[..., Embedded]) -> str:
     """A broker to hold to the contract, as the URL of a user who may do anything."""
     if request.param == "rabbitmq":
         assert RABBITMQ_URL is not None
-        yield RABBITMQ_URL
-        return
-    broker: Embedded = request.getfixturevalue("embedded")
-    yield broker.url()
+        return RABBITMQ_URL
+    if request.param == "embedded":
+        return make_embedded().url()
+    return make_embedded(pytest.importorskip("uvloop").new_event_loop()).url()
 
 
 @pytest.fixture

@@ -117,8 +117,6 @@ def read_fields(raw: bytes) -> Mapping[str, Any]:
         values, at = _decode_fields(flags, raw)
     except (struct.error, IndexError) as exc:
         raise ValueError("property block is truncated") from exc
-    except (OverflowError, OSError) as exc:  # of a timestamp
-        raise ValueError("property block holds a date out of range") from exc
     if flags & 0x0003 or at != len(raw):
         raise ValueError("property block does not match its flags")
     return values
@@ -237,7 +235,7 @@ def _decode_value(raw: bytes, at: int, depth: int) -> tuple[Any, int]:
     if kind == 0x56:  # V
         return None, at
     if kind == 0x54:  # T
-        return datetime.fromtimestamp(_U64.unpack_from(raw, at)[0], timezone.utc), at + 8
+        return _moment(_U64.unpack_from(raw, at)[0]), at + 8
     if kind == 0x44:  # D
         scale, (number,) = raw[at], struct.unpack_from(">i", raw, at + 1)
         return Decimal(number).scaleb(-scale), at + 5
@@ -249,6 +247,14 @@ def _decode_value(raw: bytes, at: int, depth: int) -> tuple[Any, int]:
         data = raw[at + 4 : end]
         return (_long_text(data) if kind == 0x53 else data), end
     raise ValueError(f"unknown kind of table value: {kind:#x}")
+
+
+def _moment(seconds: int) -> datetime | int:
+    """Some send milliseconds; what is no date of this era stays a number."""
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return seconds
 
 
 def _decode_array(raw: bytes, at: int, depth: int) -> tuple[list[Any], int]:
