@@ -142,8 +142,9 @@ def _register_once(
         is_foreign = endpoint_id is None and remembered is not None and remembered.service_url is None
         if not is_foreign:
             raise
-        response = client.register_endpoint(request)  # endpoint.json was copied from another system
-    if wanted is not None and response.endpoint_id != wanted and remembered and remembered.service_url is not None:
+        wanted = None  # endpoint.json was copied from another system
+        response = client.register_endpoint(request)
+    if wanted is not None and response.endpoint_id != wanted:
         text = f"The service answered for endpoint {response.endpoint_id}, but {wanted} was registered."
         raise RegistrationRefused(text, EX_SOFTWARE)
     earlier = remembered or Registration(endpoint_id=response.endpoint_id)
@@ -208,8 +209,8 @@ def why_credential_refused(client: ApiClient, endpoint_id: str, reason: str) -> 
     host = document.get("hostname")
     where = f" (the service last saw it on {host})" if host and host != socket.getfqdn() else ""
     return (
-        f"Endpoint {endpoint_id} was stopped remotely, or a newer instance of it has registered{where}. This one stops; "
-        "its unfinished tasks stay in its journal. `farcall-endpoint start` takes over again."
+        f"Endpoint {endpoint_id} was stopped remotely, or a newer instance of it has registered{where}. This one "
+        "stops; its unfinished tasks stay in its journal. `farcall-endpoint start` takes over again."
     )
 
 

@@ -147,6 +147,10 @@ class AgentRunner:
             self._engine = self._running_engine = engine
             self._callbacks = callbacks
 
+    def abandon(self) -> None:
+        """In place of `run`: end the engine, if it was started."""
+        self._shut_down_now()
+
     def stop(self, *, at_once: bool = False) -> None:
         """End in order; `at_once`: without waiting for tasks. Callable from any thread and from a signal handler."""
         self._inbox.put(StopRequested(at_once=at_once))
