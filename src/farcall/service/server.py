@@ -1,0 +1,100 @@
+"""Serves one service over HTTP, on the running event loop. Signals, logs and files are the caller's business."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import uvicorn
+from fastapi import FastAPI
+
+from farcall.service.app import create_app, open_service
+from farcall.service.context import Service
+from farcall.service.ports import cannot_listen, listen
+from farcall.service.settings import ServiceSettings
+
+__all__ = ["HttpServer", "RunningService", "running_service"]
+
+_KEEP_ALIVE_S = 75
+"""Longer than our client keeps a connection, so that it is the client who lets go: it cannot know better."""
+_GRACE_S = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningService:
+    """A service that answers.
+
+    Attributes:
+        port: of HTTP.
+        url: by which processes of this machine reach it.
+    """
+
+    service: Service
+    port: int
+    url: str
+
+
+class HttpServer:
+    """uvicorn without its signal handlers and its ten wake-ups a second.
+
+    Args:
+        sock: bound; closed by `stop`.
+    """
+
+    def __init__(self, app: FastAPI, sock: socket.socket) -> None:
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            date_header=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+        config.load()
+        self._sock = sock
+        self._server = uvicorn.Server(config)
+        self._server.lifespan = config.lifespan_class(config)
+
+    async def start(self) -> None:
+        await self._server.startup(sockets=[self._sock])
+
+    async def stop(self) -> None:
+        """Accept nothing more, and let the requests that are here finish."""
+        await self._server.shutdown(sockets=[self._sock])
+
+
+@contextlib.asynccontextmanager
+async def running_service(settings: ServiceSettings) -> AsyncIterator[RunningService]:
+    """A service with its HTTP server; stopped in order at the end: requests, broker, relay, store.
+
+    Raises:
+        CannotListen: one of the two ports cannot be had.
+        SchemaTooNew: the database is of a newer release.
+    """
+    sock = listen("HTTP", settings.host, settings.port, "--port")
+    async with contextlib.AsyncExitStack() as closing:
+        closing.callback(sock.close)
+        try:
+            service = await closing.enter_async_context(open_service(settings))
+        except OSError as exc:
+            if exc.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+                raise
+            raise cannot_listen(exc, "the message broker", settings.host, settings.amqp_port, "--amqp-port") from exc
+        server = HttpServer(create_app(settings, service), sock)
+        port: int = sock.getsockname()[1]
+        await server.start()
+        closing.push_async_callback(server.stop)
+        yield RunningService(service=service, port=port, url=f"http://{_local_name(settings.host)}:{port}")
+
+
+def _local_name(host: str) -> str:
+    if host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::"):  # compared, not bound
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
