@@ -46,6 +46,7 @@ class ComputeFuture(Future[_T]):
         self._phase = Phase.WAITING if task_id is None else Phase.ACCEPTED
         self._is_cancelling = False
         self._is_ending_cancelled = False
+        self._sent: threading.Event | None = None
         self._cancel_remotely: Callable[[str], bool] | None = None
         self._on_end: Callable[[], None] | None = None
 
@@ -60,9 +61,8 @@ class ComputeFuture(Future[_T]):
             True if the call is cancelled (`result()` raises CancelledError then); False if it has ended
             before, or the service could not be asked.
         """
+        self._wait_sent()
         with self._condition:
-            if self._phase is Phase.SENDING:
-                self._condition.wait_for(lambda: self._phase is not Phase.SENDING or self.done(), _SENDING_PATIENCE_S)
             if self.done():
                 return self.cancelled()
             if self._phase is Phase.SENDING or (self._phase is Phase.ACCEPTED and self._cancel_remotely is None):
@@ -73,6 +73,14 @@ class ComputeFuture(Future[_T]):
             return self._end_cancelled()
         self._is_cancelling = False
         return self.cancelled()
+
+    def _wait_sent(self) -> None:
+        with self._condition:
+            if self._phase is not Phase.SENDING or self.done():
+                return
+            # Not the future's own condition: `result()` takes any notification for the end or the time-out.
+            sent = self._sent = self._sent or threading.Event()
+        sent.wait(_SENDING_PATIENCE_S)
 
     def _end_cancelled(self) -> bool:
         with self._condition:
@@ -99,7 +107,8 @@ class ComputeFuture(Future[_T]):
         with self._condition:
             self.task_id = task_id
             self._phase = Phase.ACCEPTED
-            self._condition.notify_all()
+        if self._sent is not None:
+            self._sent.set()
 
     def finish(self, value: Any = None, error: BaseException | None = None) -> bool:
         """End with a value or an error, unless it has ended before; returns whether it ended now. Never raises."""
@@ -116,6 +125,8 @@ class ComputeFuture(Future[_T]):
         return True
 
     def _ended(self) -> None:
+        if self._sent is not None:
+            self._sent.set()
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end()
