@@ -177,12 +177,12 @@ def measure(
     used = cpu(pipe) - cpu_before
     for process in processes:
         process.join(10)
-    line = {
-        "figure": f"broker.{name}",
-        "messages_per_s": round(count / seconds),
-        "broker_cpu_us_per_message": round(used / count * 1e6, 2),
-    }
-    print(json.dumps(line | more), flush=True)
+    emit(f"broker.{name}_per_s", count / seconds, "1/s", **more)
+    emit(f"broker.{name}_cpu_us", used / count * 1e6, "us", **more)
+
+
+def emit(figure: str, value: float, unit: str, **more: Any) -> None:
+    print(json.dumps({"figure": figure, "value": round(value, 2), "unit": unit, **more}), flush=True)
 
 
 def cpu(pipe: Pipe) -> float:

@@ -247,6 +247,7 @@ def test_well_framed_nonsense_is_refused_by_the_book(frames: list[tuple[int, int
     assert wire.broker.stats().connections == 0
 
 
+@pytest.mark.filterwarnings("ignore:This command is deprecated")
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(set(commands.INDEX_MAPPING))), st.binary(max_size=40), st.booleans())
 def test_no_arguments_of_any_method_are_an_internal_error(number: int, arguments: bytes, on_zero: bool) -> None:
@@ -463,6 +464,22 @@ def test_a_forced_close_frees_everything_at_once() -> None:
     assert wire.broker.close_connections(lambda _principal: True, "again") == 0
     wire.feed(method(commands.Connection.CloseOk(), 0))
     assert wire.ended == "closed"
+
+
+def test_what_a_lost_connection_gives_back_does_not_visit_its_other_channels() -> None:
+    wire = opened()
+    wire.feed(method(commands.Channel.Open(), 2))
+    for channel in (1, 2):
+        wire.feed(method(commands.Basic.Qos(prefetch_count=1), channel))
+        wire.feed(method(commands.Basic.Consume(queue="q"), channel))
+    for number in range(4):
+        wire.broker.publish("", "q", b"%d" % number)
+    wire.turn()
+    wire.connection.lost()
+    got: list[tuple[bytes, bool]] = []
+    wire.broker.consume("q", lambda batch: got.extend((d.body, d.redelivered) for d in batch))
+    wire.turn()
+    assert got == [(b"0", True), (b"1", True), (b"2", False), (b"3", False)]
 
 
 def test_both_sides_may_close_at_once() -> None:

@@ -258,7 +258,7 @@ class Connection:
         Args:
             unwritten_bytes: what the socket has not taken yet; when that shrinks, the client lives.
         """
-        if not self._wrote and not self._out and not self._paused:
+        if self._phase is _Phase.RUNNING and not self._wrote and not self._out and not self._paused:
             self.send(HEARTBEAT)
         self._wrote = False
         reads = unwritten_bytes < self._unwritten_bytes
@@ -530,6 +530,7 @@ class Connection:
 
     def _release(self) -> None:
         """All channels end, and with them what belongs to this connection alone."""
+        self.shut = True  # what one channel gives back must not go to the next
         channels = list(self._channels.values())
         self._channels.clear()
         self._due.clear()

@@ -100,7 +100,13 @@ class BrokerServer:
     async def _listen(self, host: str | None, port: int, ssl: tls.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: _Session(self, loop), host, port, ssl=ssl, backlog=_BACKLOG, reuse_address=True
+            lambda: _Session(self, loop),
+            host,
+            port,
+            ssl=ssl,
+            ssl_handshake_timeout=_OPENING_S if ssl is not None else None,
+            backlog=_BACKLOG,
+            reuse_address=True,
         )
 
     def _came(self, session: _Session) -> None:
@@ -131,8 +137,10 @@ class _Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # what create_server makes
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES)
-        raw_socket = transport.get_extra_info("socket")
-        raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        try:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        except OSError:
+            pass  # gone already; `connection_lost` follows
         host, port = (transport.get_extra_info("peername") or ("?", 0))[:2]
         server = self._server
         self.connection = Connection(

@@ -15,7 +15,7 @@ Defer = Callable[[Callable[[], None]], object]
 
 
 def on_running_loop(job: Callable[[], None]) -> None:
-    """`call_soon` of whatever event loop is running."""
+    """`call_soon` of whatever event loop is running. Raises RuntimeError if none is."""
     asyncio.get_running_loop().call_soon(job)
 
 
@@ -31,9 +31,9 @@ class Turns:
         self._jobs: list[Callable[[], None]] = []
 
     def soon(self, job: Callable[[], None]) -> None:
-        self._jobs.append(job)
-        if len(self._jobs) == 1:
+        if not self._jobs:
             self._defer(self.finish)
+        self._jobs.append(job)
 
     def finish(self) -> None:
         """Do the jobs. Those that they add belong to the next turn; one that fails does not stop the others."""
