@@ -33,7 +33,7 @@ from farcall.worker.bundle import pack_tasks, unpack_results
 
 __all__ = ["ParslEngine"]
 
-_POLL_MANAGERS_S = 0.1
+_ASK_NODES_S = 0.1
 
 
 class ParslEngine:
@@ -165,6 +165,8 @@ class ParslEngine:
 
     def shutdown(self, grace_s: float) -> None:
         until_s = time.monotonic() + max(0.0, grace_s)
+        if self._executor is not None:
+            self._executor.hold_nodes()  # first: what waits at the interchange must not start any more
         with self._lock:
             self._is_stopping = True
         executor = self._keeper.stop()
@@ -294,17 +296,10 @@ class ParslEngine:
     # -- the end
 
     def _let_finish(self, executor: Any, until_s: float) -> None:
-        """Let what workers have come to an end, and nothing else begin."""
-        try:
-            for manager in executor.connected_managers():
-                executor._hold_manager(manager["manager"])
-            while time.monotonic() < until_s:
-                if not any(manager["tasks"] for manager in executor.connected_managers()):
-                    return
-                with self._lock:
-                    self._landed.wait(timeout=min(_POLL_MANAGERS_S, max(0.0, until_s - time.monotonic())))
-        except Exception:
-            return  # the interchange is gone, and with it whatever could have finished
+        """Wait for what workers have."""
+        while time.monotonic() < until_s and executor.tasks_at_nodes() > 0:
+            with self._lock:
+                self._landed.wait(timeout=min(_ASK_NODES_S, max(0.0, until_s - time.monotonic())))
 
 
 def _not_started(reason: str) -> EngineFailure:

@@ -133,6 +133,21 @@ class _Attached(HighThroughputExecutor):  # type: ignore[misc]  # Parsl is not t
         self._executor_bad_state.set()
         self.on_disorder(exception)
 
+    def hold_nodes(self) -> None:
+        """Send nothing more to any node; what is there runs on. Does nothing if the interchange is gone."""
+        try:
+            for manager in self.connected_managers():
+                self._hold_manager(manager["manager"])
+        except InterchangeGone:
+            pass
+
+    def tasks_at_nodes(self) -> int:
+        """How many tasks nodes have; 0 if the interchange is gone."""
+        try:
+            return sum(manager["tasks"] for manager in self.connected_managers())
+        except InterchangeGone:
+            return 0
+
     def cancel_blocks(self) -> None:
         """Give back all blocks, without asking the interchange."""
         live = [
