@@ -1,0 +1,688 @@
+"""The site's command, `farcall-endpoint`: configure, start, stop, restart, list, delete, login and the like.
+
+Composes the endpoint with the user's token store, signals and the terminal. What is heavy (the agent, pydantic) is
+imported by `start` alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from farcall import __version__
+from farcall.client.settings import service_url, user_dir
+from farcall.endpoint.directory import EndpointDirectory, Registration, RegistrationUnreadable, find_endpoints
+from farcall.endpoint.pidfile import running_process
+from farcall.endpoint.profile import EndpointExists, InvalidName, create_profile
+from farcall.wire.errors import ApiError, FarcallError, NotFound, ServiceUnreachable, Unauthenticated
+
+if TYPE_CHECKING:
+    from farcall.client.rest import ApiClient
+    from farcall.endpoint.process import EndpointRun
+
+__all__ = ["main"]
+
+EX_DATAERR, EX_UNAVAILABLE, EX_CANTCREAT, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 65, 69, 73, 75, 77, 78
+
+DEFAULT_NAME = "default"
+STOP_PATIENCE_S = 90.0
+"""How long `stop` waits for the process to end before it says so."""
+
+
+@dataclass(frozen=True)
+class _Common:
+    """What every command knows."""
+
+    base: Path
+    is_base_given: bool
+    is_debug: bool
+    to_console: bool
+
+    def directory(self, name: str) -> EndpointDirectory:
+        return EndpointDirectory(self.base / name)
+
+    def command(self, text: str) -> str:
+        """A command as the user would type it to reach the same endpoints."""
+        return f"farcall-endpoint {f'-c {self.base} ' if self.is_base_given else ''}{text}"
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _name_argument(function: _F) -> _F:
+    return click.argument("name", default=DEFAULT_NAME, metavar="[NAME]")(function)
+
+
+def _flags(function: _F) -> _F:
+    """Flags that people write before or after the command's name."""
+    function = click.option("--debug", is_flag=True, help="Write a verbose log.")(function)
+    function = click.option("--log-to-console", is_flag=True, help="Show the log here too.")(function)
+    return click.option("--no-color", is_flag=True, help="No colours.")(function)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "-c",
+    "--config-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory of the endpoints' directories. [default: $FARCALL_USER_DIR, else ~/.farcall]",
+)
+@_flags
+@click.pass_context
+def main(context: click.Context, config_dir: Path | None, debug: bool, log_to_console: bool, no_color: bool) -> None:
+    """Turn this machine, or the cluster it belongs to, into a place where functions run.
+
+    \b
+    A first endpoint:
+      farcall-endpoint configure my-first-endpoint
+      farcall-endpoint start my-first-endpoint
+    \b
+    The service is the one that `farcall login URL` chose, or $FARCALL_SERVICE_URL,
+    or http://localhost:5000.
+    """
+    if no_color:
+        os.environ["NO_COLOR"] = "1"
+        context.color = False
+    context.obj = _Common(
+        base=(config_dir or user_dir()).expanduser().absolute(),
+        is_base_given=config_dir is not None,
+        is_debug=debug,
+        to_console=log_to_console,
+    )
+
+
+@main.command()
+@_name_argument
+@click.option("--display-name", help="What people see in lists, in place of the name.")
+@click.pass_obj
+def configure(common: _Common, name: str, display_name: str | None) -> None:
+    """Make a new endpoint's directory with a config.yaml to edit.
+
+    \b
+    Examples:
+      farcall-endpoint configure my-first-endpoint
+      farcall-endpoint configure cluster --display-name "The cluster, 8 nodes"
+    """
+    directory = common.directory(name)
+    try:
+        create_profile(directory, display_name=display_name)
+    except InvalidName as exc:
+        raise click.BadParameter(str(exc), param_hint="NAME") from exc
+    except EndpointExists as exc:
+        _fail(exc, EX_CANTCREAT)
+    except OSError as exc:
+        _fail(f"{directory.path} cannot be made: {exc}", EX_CANTCREAT)
+    click.echo(f"Created profile for endpoint named <{name}>")
+    click.echo()
+    click.echo(f"Configuration file: {directory.config_path}")
+    click.echo()
+    click.echo("Use the `start` subcommand to run it:")
+    click.echo()
+    click.echo(f"    $ {common.command(f'start {name}')}")
+
+
+# Running -----------------------------------------------------------------------------------------------------------
+
+
+def _start_options(function: _F) -> _F:
+    options = [
+        click.option("--detach", is_flag=True, help="Run in the background; return when tasks can come."),
+        click.option("--endpoint-uuid", metavar="UUID", help="Register with this id."),
+    ]
+    for option in options:
+        function = option(function)
+    return _flags(function)
+
+
+@main.command()
+@_name_argument
+@_start_options
+@click.option("--ready-fd", type=int, hidden=True)
+@click.pass_obj
+def start(common: _Common, /, name: str, ready_fd: int | None, **options: Any) -> None:
+    """Run an endpoint: register it with the service, take tasks, run them.
+
+    It runs in the foreground until Ctrl-C; running tasks then get a moment to finish, and what is not done
+    is done after the next start. A second Ctrl-C ends it at once.
+
+    \b
+    Examples:
+      farcall-endpoint start my-first-endpoint
+      farcall-endpoint start my-first-endpoint --detach
+    \b
+    Exit status: 0 stopped in order; 65 refused by the service (data); 69 blocked, replaced or deleted;
+    70 the engine failed; 73 already running; 74 disk; 75 try later; 77 no permission; 78 configuration.
+    """
+    _start(common, name, ready_fd=ready_fd, **options)
+
+
+def _start(
+    common: _Common,
+    name: str,
+    *,
+    ready_fd: int | None = None,
+    detach: bool,
+    endpoint_uuid: str | None,
+    debug: bool,
+    log_to_console: bool,
+    no_color: bool,
+) -> None:
+    directory = _configured(common, name)
+    is_debug, to_console = common.is_debug or debug, common.to_console or log_to_console
+    if endpoint_uuid is not None:
+        _check_uuid(endpoint_uuid)
+    if no_color:
+        os.environ["NO_COLOR"] = "1"
+    if detach:
+        _detach(common, directory, endpoint_uuid=endpoint_uuid, is_debug=is_debug)
+        return
+    sys.exit(
+        _run_here(
+            common, directory, endpoint_uuid=endpoint_uuid, is_debug=is_debug, to_console=to_console, ready_fd=ready_fd
+        )
+    )
+
+
+def _run_here(
+    common: _Common,
+    directory: EndpointDirectory,
+    *,
+    endpoint_uuid: str | None,
+    is_debug: bool,
+    to_console: bool,
+    ready_fd: int | None,
+) -> int:
+    from farcall.endpoint.background import PipeAnnouncer
+    from farcall.endpoint.config import ConfigInvalid, load_config
+    from farcall.endpoint.logfile import configure_logging
+    from farcall.endpoint.process import EndpointRun, ExitStatus
+
+    announcer = _Terminal(common, directory) if ready_fd is None else PipeAnnouncer(ready_fd)
+    try:
+        loaded = load_config(directory.path)
+        configure_logging(directory.log_path, is_debug=is_debug or loaded.config.debug, to_console=to_console)
+    except ConfigInvalid as exc:
+        announcer.failed(str(exc))
+        return ExitStatus.CONFIG
+    except OSError as exc:
+        announcer.failed(f"The log cannot be written: {exc}")
+        return ExitStatus.CANNOT_CREATE
+    with _client() as client:
+        run = EndpointRun(directory, client, announcer=announcer, endpoint_id=endpoint_uuid)
+        with _signals(run, is_quiet=ready_fd is not None):
+            status = run.run()
+    logging.shutdown()
+    _end_despite_threads(status)
+    return status
+
+
+def _end_despite_threads(status: int) -> None:
+    """A task that still runs in a thread of ours (ThreadPoolEngine) had its grace; nothing else can end it."""
+    others = [each for each in threading.enumerate() if each is not threading.main_thread() and not each.daemon]
+    if others:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+class _Terminal:
+    """Tells the person who started an endpoint in the foreground."""
+
+    def __init__(self, common: _Common, directory: EndpointDirectory) -> None:
+        self._common = common
+        self._directory = directory
+
+    def notice(self, text: str) -> None:
+        _note(text)
+
+    def waiting(self, text: str) -> None:
+        click.secho(text, fg="yellow", err=True)
+
+    def registered(self, endpoint_id: str) -> None:
+        click.echo(f"Starting endpoint; registered ID: {endpoint_id}")
+
+    def online(self) -> None:
+        click.echo(f"Tasks can come. Ctrl-C stops the endpoint; its log is {self._directory.log_path}", err=True)
+
+    def failed(self, text: str) -> None:
+        _error(text)
+
+
+@contextlib.contextmanager
+def _signals(run: EndpointRun, *, is_quiet: bool) -> Iterator[None]:
+    """SIGTERM, SIGINT, SIGQUIT and SIGHUP end the endpoint in order; a second SIGINT at once, a third by force."""
+    interrupts = 0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupts
+        del frame
+        if number != signal.SIGINT:
+            run.stop()
+            return
+        interrupts += 1
+        if interrupts > 2:
+            os._exit(128 + signal.SIGINT)
+        if not is_quiet:
+            text = (
+                "\nStopping; running tasks get a moment. Ctrl-C again ends it at once.\n" if interrupts == 1 else "\n"
+            )
+            os.write(2, text.encode())
+        run.stop(at_once=interrupts > 1)
+
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup wants it ignored
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _detach(common: _Common, directory: EndpointDirectory, *, endpoint_uuid: str | None, is_debug: bool) -> None:
+    from farcall.endpoint.background import start_in_background
+
+    arguments = ["--config-dir", str(common.base), "start", directory.name]
+    if endpoint_uuid is not None:
+        arguments += ["--endpoint-uuid", endpoint_uuid]
+    if is_debug:
+        arguments.append("--debug")
+    terminal = _Terminal(common, directory)
+    try:
+        outcome = start_in_background(
+            arguments,
+            output=directory.log_path,
+            on_message=lambda kind, text: _pass_on(terminal, kind, text),
+        )
+    except KeyboardInterrupt:
+        _fail("Interrupted; the endpoint was stopped again.", 130)
+    if outcome.status is not None:
+        if outcome.status < 0:
+            _error(f"The endpoint was ended by signal {-outcome.status}. Its log is {directory.log_path}")
+        sys.exit(outcome.status if outcome.status >= 0 else 128 - outcome.status)
+    stop = common.command(f"stop {directory.name}")
+    click.echo(f"It runs in the background (process {outcome.pid}); `{stop}` stops it. Log: {directory.log_path}")
+
+
+def _pass_on(terminal: _Terminal, kind: str, text: str) -> None:
+    if kind == "registered":
+        terminal.registered(text)
+    elif kind in ("notice", "waiting", "failed"):
+        getattr(terminal, kind)(text)
+
+
+@main.command()
+@_name_argument
+@click.option("--remote", is_flag=True, help="Also end an instance that runs elsewhere, by way of the service.")
+@click.option("--force", is_flag=True, help="Kill the process; its tasks are treated as after a crash.")
+@click.pass_obj
+def stop(common: _Common, name: str, remote: bool, force: bool) -> None:
+    """Stop a running endpoint, and wait until it has ended.
+
+    Running tasks get the `shutdown_grace_period` of config.yaml; what is not done is done after the next start.
+
+    \b
+    Examples:
+      farcall-endpoint stop my-first-endpoint
+      farcall-endpoint stop my-first-endpoint --remote
+    """
+    directory = _configured(common, name)
+    if remote:
+        _lock_remotely(directory)
+    _stop_here(directory, force=force, is_remote_done=remote)
+
+
+def _stop_here(directory: EndpointDirectory, *, force: bool = False, is_remote_done: bool = False) -> None:
+    process = running_process(directory.pid_path)
+    if process is None:
+        click.echo(f"Endpoint <{directory.name}> is not running.")
+        return
+    if not process.is_here or process.pid is None:
+        if is_remote_done:
+            click.echo(f"Endpoint <{directory.name}> on {process.host} was told to stop.")
+            return
+        _fail(f"Endpoint '{directory.name}' runs on {process.host}; stop it there, or with --remote.", EX_UNAVAILABLE)
+    _end_process(directory, process.pid, signal.SIGKILL if force else signal.SIGTERM)
+
+
+def _end_process(directory: EndpointDirectory, pid: int, number: int) -> None:
+    """Signal and wait. The pid file's lock proves that the process behind the pidfd is the endpoint's."""
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
+        try:
+            again = running_process(directory.pid_path)
+            if again is not None and again.pid == pid:
+                click.echo(f"Stopping endpoint <{directory.name}> (process {pid})")
+                signal.pidfd_send_signal(fd, number)
+                if not select.select([fd], [], [], STOP_PATIENCE_S)[0]:
+                    _fail(f"Process {pid} has not ended yet. `--force` kills it.", EX_TEMPFAIL)
+        except PermissionError as exc:
+            _fail(f"Process {pid} is not yours to stop: {exc}", EX_NOPERM)
+        finally:
+            os.close(fd)
+    click.echo(f"Endpoint <{directory.name}> is stopped.")
+
+
+def _lock_remotely(directory: EndpointDirectory) -> None:
+    registration = _registration(directory)
+    if registration is None:
+        _fail(f"Endpoint '{directory.name}' was never registered.", EX_UNAVAILABLE)
+    with _client() as client, _service_errors():
+        client.lock_endpoint(registration.id_with(client.url) or registration.endpoint_id)
+    click.echo(f"The service has disconnected endpoint {registration.endpoint_id}.")
+
+
+@main.command()
+@_name_argument
+@_start_options
+@click.pass_obj
+def restart(common: _Common, /, name: str, **options: Any) -> None:
+    """Stop an endpoint if it runs, and start it.
+
+    \b
+    Example:
+      farcall-endpoint restart my-first-endpoint --detach
+    """
+    directory = _configured(common, name)
+    if running_process(directory.pid_path) is not None:
+        _stop_here(directory)
+    _start(common, name, **options)
+
+
+# Looking and removing ----------------------------------------------------------------------------------------------
+
+
+@main.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.pass_obj
+def list_endpoints(common: _Common, as_json: bool) -> None:
+    """Show the endpoints of this directory.
+
+    \b
+    Status:
+      Initialized   configured, never started
+      Running       working
+      Disconnected  its process runs but has no connection to the service,
+                    or it ended without being stopped
+      Stopped       not running
+    """
+    rows = [_row(each) for each in find_endpoints(common.base)]
+    if as_json:
+        click.echo(json.dumps([{"id": row[0], "status": row[1], "name": row[2]} for row in rows], indent=2))
+        return
+    if not rows:
+        click.echo(f"No endpoints in {common.base}. `{common.command('configure NAME')}` makes one.")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("ID", "Status", "Name")
+    for row in rows:
+        table.add_row(row[0] or "", row[1], row[2])
+    Console(highlight=False).print(table)
+
+
+def _row(directory: EndpointDirectory) -> tuple[str | None, str, str]:
+    try:
+        registration = directory.registration()
+    except RegistrationUnreadable:
+        return "(endpoint.json cannot be read)", _status(directory, True), directory.name
+    endpoint_id = registration.endpoint_id if registration is not None else None
+    return endpoint_id, _status(directory, registration is not None), directory.name
+
+
+def _status(directory: EndpointDirectory, is_registered: bool) -> str:
+    process = running_process(directory.pid_path)
+    if process is not None:
+        return "Running" if process.is_connected else "Disconnected"
+    if directory.pid_path.exists():
+        return "Disconnected"
+    return "Stopped" if is_registered else "Initialized"
+
+
+@main.command()
+@click.argument("name_or_id", metavar="NAME_OR_UUID")
+@click.option("--force", is_flag=True, help="Stop it if it runs; remove it here even if the service says no.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(common: _Common, name_or_id: str, force: bool, yes: bool) -> None:
+    """Delete an endpoint at the service, and its directory here.
+
+    Its unfinished tasks fail. The id cannot be used again.
+
+    \b
+    Examples:
+      farcall-endpoint delete my-first-endpoint
+      farcall-endpoint delete 54460200-b652-4f43-a918-02882fa6114a --yes
+    """
+    directory = _find(common, name_or_id)
+    process = running_process(directory.pid_path)
+    if process is not None and not force:
+        stop_hint = common.command(f"stop {directory.name}")
+        _fail(f"Endpoint '{directory.name}' is running; stop it first (`{stop_hint}`), or use --force.", EX_UNAVAILABLE)
+    if not yes:
+        click.confirm(f"Delete endpoint <{directory.name}> with everything in {directory.path}?", abort=True)
+    if process is not None:
+        _stop_here(directory)
+    try:
+        registration = directory.registration()
+    except RegistrationUnreadable as exc:
+        if not force:
+            _fail(exc, EX_DATAERR)
+        registration = None
+    if registration is not None:
+        _delete_at_service(registration, force=force)
+    shutil.rmtree(directory.path)
+    click.echo(f"Endpoint <{directory.name}> has been deleted.")
+
+
+def _delete_at_service(registration: Registration, *, force: bool) -> None:
+    try:
+        with _client() as client:
+            endpoint_id = registration.id_with(client.url) or registration.endpoint_id
+            if not force and client.endpoint_status(endpoint_id).get("status") == "online":
+                _fail(
+                    f"Endpoint {endpoint_id} is online, on another machine it seems: stop it there first, with "
+                    "`stop --remote`, or use --force.",
+                    EX_UNAVAILABLE,
+                )
+            client.delete_endpoint(endpoint_id)
+    except NotFound:
+        _note("The service does not know this endpoint (any more).")
+    except FarcallError as exc:
+        if not force:
+            _fail(f"{exc}\nNothing was deleted. --force removes the directory all the same.", _exit_status(exc))
+        _note(f"The service did not delete it: {exc}")
+
+
+# Who am I ----------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.pass_obj
+def version(common: _Common) -> None:
+    """Show the version; with `farcall-endpoint --debug version` also those of what it stands on."""
+    click.echo(f"farcall-endpoint, version {__version__}")
+    if common.is_debug:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as version_of
+
+        click.echo(f"Python {sys.version.split()[0]}, {sys.executable}")
+        for package in ("parsl", "dill", "pika", "pydantic"):
+            with contextlib.suppress(PackageNotFoundError):
+                click.echo(f"{package} {version_of(package)}")
+
+
+@main.command()
+def whoami() -> None:
+    """Show which service this user's endpoints belong to, and as whom."""
+    with _client() as client, _service_errors():
+        identity = client.whoami()
+        click.echo(f"{identity.get('username')} ({identity.get('identity_id')}) at {client.url}")
+
+
+@main.command()
+@click.argument("url", required=False)
+@click.option("--force", is_flag=True, help="Even if there is a login that works.")
+def login(url: str | None, force: bool) -> None:
+    """Log in at a service: paste the token that its administrator gave you.
+
+    The service on this machine needs no login by the user who started it. A token can also come from
+    the environment variable FARCALL_TOKEN or from standard input.
+
+    \b
+    Example:
+      farcall-endpoint login https://farcall.example.org
+    """
+    from farcall.client.rest import ApiClient
+    from farcall.client.tokens import StoredToken, TokenStore
+
+    store = TokenStore()
+    address = _address(url)
+    if not force:
+        with contextlib.suppress(FarcallError), ApiClient(address, store=store) as client:
+            identity = client.whoami()
+            click.echo(f"You are logged in as {identity.get('username')} at {client.url}. --force logs in again.")
+            return
+    token = os.environ.get("FARCALL_TOKEN") or _ask_token(address)
+    with ApiClient(address, token, store=store) as client, _service_errors():
+        identity = client.whoami()
+    stored = StoredToken(
+        access_token=token,
+        identity_id=str(identity["identity_id"]),
+        username=str(identity["username"]),
+        expires_at=None,
+    )
+    store.put(address, stored)
+    store.set_default(address)
+    click.echo(f"You are logged in as {stored.username} at {address}.")
+
+
+def _ask_token(address: str) -> str:
+    if sys.stdin.isatty():
+        text = click.prompt(f"Token for {address}", hide_input=True)
+    else:
+        text = sys.stdin.readline()
+    token = str(text).strip()
+    if not token:
+        _fail("No token was given.", EX_NOPERM)
+    return token
+
+
+@main.command()
+@click.option("--force", is_flag=True, help="Even if endpoints run.")
+@click.pass_obj
+def logout(common: _Common, force: bool) -> None:
+    """Forget this user's token for the service. Running endpoints need it to come back after an interruption."""
+    from farcall.client.tokens import TokenStore
+
+    running = [each.name for each in find_endpoints(common.base) if running_process(each.pid_path) is not None]
+    if running and not force:
+        _fail(f"Endpoints are running: {', '.join(running)}. Stop them first, or use --force.", EX_UNAVAILABLE)
+    address = _address(None)
+    TokenStore().remove(address)
+    click.echo(f"The token for {address} is forgotten.")
+
+
+# Helpers -----------------------------------------------------------------------------------------------------------
+
+
+def _configured(common: _Common, name: str) -> EndpointDirectory:
+    directory = common.directory(name)
+    if not directory.is_configured:
+        known = ", ".join(each.name for each in find_endpoints(common.base)) or "none"
+        _fail(
+            f"There is no endpoint '{name}' in {common.base} (there: {known}). "
+            f"`{common.command(f'configure {name}')}` makes it.",
+            EX_CONFIG,
+        )
+    return directory
+
+
+def _find(common: _Common, name_or_id: str) -> EndpointDirectory:
+    for each in find_endpoints(common.base):
+        with contextlib.suppress(RegistrationUnreadable):
+            registration = each.registration()
+            if registration is not None and registration.endpoint_id == name_or_id.lower():
+                return each
+    return _configured(common, name_or_id)
+
+
+def _registration(directory: EndpointDirectory) -> Registration | None:
+    try:
+        return directory.registration()
+    except RegistrationUnreadable as exc:
+        _fail(exc, EX_DATAERR)
+
+
+def _check_uuid(text: str) -> None:
+    from farcall.wire.messages import is_uuid_text
+
+    if not is_uuid_text(text.lower()):
+        raise click.BadParameter(f"{text!r} is not a UUID", param_hint="--endpoint-uuid")
+
+
+def _client() -> ApiClient:
+    from farcall.client.rest import ApiClient
+
+    try:
+        return ApiClient()
+    except ValueError as exc:
+        _fail(exc, EX_CONFIG)
+
+
+def _address(url: str | None) -> str:
+    try:
+        return service_url(url)
+    except ValueError as exc:
+        _fail(exc, EX_CONFIG)
+
+
+@contextlib.contextmanager
+def _service_errors() -> Iterator[None]:
+    """What the service says, as a message and an exit status."""
+    try:
+        yield
+    except FarcallError as exc:
+        _fail(exc, _exit_status(exc))
+
+
+def _exit_status(exc: FarcallError) -> int:
+    if isinstance(exc, ServiceUnreachable):
+        return EX_TEMPFAIL
+    if isinstance(exc, Unauthenticated):
+        return EX_NOPERM
+    return EX_UNAVAILABLE if isinstance(exc, ApiError) else 1
+
+
+def _note(text: str) -> None:
+    click.secho(f"Note: {text}", fg="yellow", err=True)
+
+
+def _error(text: str) -> None:
+    click.secho(f"Error: {text}", fg="red", err=True)
+
+
+def _fail(error: object, status: int) -> NoReturn:
+    _error(str(error))
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main(prog_name="farcall-endpoint")
