@@ -162,7 +162,8 @@ class Keeper:
                 else:
                     self._attend()
             except InterchangeGone:
-                self._executor.interchange_proc.kill()  # it hangs; its end is then reported like any other
+                if self._executor is not None:
+                    self._executor.interchange_proc.kill()  # it hangs; its end is then reported like any other
             except Exception:
                 _log.exception("Looking after blocks failed; tried again", extra={"event": "engine.keeper_failed"})
 
@@ -226,7 +227,7 @@ class Keeper:
         """The interchange is gone: what it had is lost; a new one takes over."""
         _log.error("Parsl's interchange is gone; starting a new one", extra={"event": "engine.lost", "how": how})
         self._owner.executor_lost(interchange_lost(how, self._log_dir))
-        self.end(self._executor)
+        self._end_own()
         if time.monotonic() - self._started_s > _STABLE_S:
             self._restarts = 0
         reason = f"the interchange was {how}"
@@ -253,13 +254,17 @@ class Keeper:
             extra={"event": "engine.blocked", "wait_s": wait_s, "reason": text},
         )
         self._owner.refuse(f"{text}\nThe endpoint tries again {wait_s:g} s after this happened.")
-        self.end(self._executor)
+        self._end_own()
         if self._is_stopped_within(wait_s):
             return
         try:
             self._start_executor()
         except Exception as exc:
             self._give_up(f"a new interchange did not start: {exc or type(exc).__name__}")
+
+    def _end_own(self) -> None:
+        executor, self._executor = self._executor, None
+        self.end(executor)
 
     def _give_up(self, reason: str) -> None:
         self._is_stopping = True
