@@ -11,6 +11,7 @@ import pytest
 from farcall.client.rest import ApiClient, uuid_text
 from farcall.client.retry import RetryPolicy
 from farcall.client.tokens import StoredToken, TokenStore
+from farcall.sdk import Client
 from farcall.wire.errors import (
     ApiError,
     EndpointNotFound,
@@ -89,9 +90,11 @@ def test_an_answer_that_does_not_come_in_time_counts_as_lost(scripted_service, s
 def test_a_service_that_keeps_refusing_is_given_up_with_its_own_error(scripted_service, store) -> None:
     scripted_service.answers((429, {}, {"code": "RATE_LIMITED", "message": "slow down"}))
     policy = RetryPolicy(first_s=0.001, longest_s=0.001, budget_s=0.01)
-    with ApiClient(scripted_service.url, "t", store=store, retry=policy) as client:
-        with pytest.raises(RateLimited, match="slow down"):
-            client.version()
+    with (
+        ApiClient(scripted_service.url, "t", store=store, retry=policy) as client,
+        pytest.raises(RateLimited, match="slow down"),
+    ):
+        client.version()
     assert len(scripted_service.requests) > 1
 
 
@@ -119,9 +122,11 @@ def test_closing_ends_the_wait_for_a_retry(client, scripted_service) -> None:
 def test_nobody_listening_is_said_with_what_to_do(store) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with ApiClient(f"http://127.0.0.1:{port}", "t", store=store, retry=QUICK) as client:
-        with pytest.raises(ServiceUnreachable, match=rf"http://127.0.0.1:{port}.*farcall-service status"):
-            client.version()
+    with (
+        ApiClient(f"http://127.0.0.1:{port}", "t", store=store, retry=QUICK) as client,
+        pytest.raises(ServiceUnreachable, match=rf"http://127.0.0.1:{port}.*farcall-service status"),
+    ):
+        client.version()
 
 
 def test_errors_arrive_as_their_own_class(client, scripted_service) -> None:
@@ -158,9 +163,11 @@ def test_an_answer_of_another_shape_is_an_error_and_not_a_crash(client, scripted
 
 def test_without_a_token_the_error_says_how_to_get_one(scripted_service, store) -> None:
     scripted_service.answers((401, {}, Unauthenticated("no token").to_document()))
-    with ApiClient(scripted_service.url, store=store, retry=QUICK) as client:
-        with pytest.raises(Unauthenticated, match=rf"farcall login {scripted_service.url}.*FARCALL_TOKEN"):
-            client.whoami()
+    with (
+        ApiClient(scripted_service.url, store=store, retry=QUICK) as client,
+        pytest.raises(Unauthenticated, match=rf"farcall login {scripted_service.url}.*FARCALL_TOKEN"),
+    ):
+        client.whoami()
     assert "authorization" not in scripted_service.requests[0].headers
 
 
@@ -186,9 +193,11 @@ def test_a_refused_token_is_looked_up_once_more(scripted_service, store) -> None
 def test_a_token_that_stays_refused_is_not_tried_for_ever(scripted_service, store) -> None:
     store.put(scripted_service.url, _stored("old"))
     scripted_service.answers((401, {}, {"message": "unknown token"}))
-    with ApiClient(scripted_service.url, store=store, retry=QUICK) as client:
-        with pytest.raises(Unauthenticated, match=r"tokens\.json \(unknown token\)"):
-            client.whoami()
+    with (
+        ApiClient(scripted_service.url, store=store, retry=QUICK) as client,
+        pytest.raises(Unauthenticated, match=r"tokens\.json \(unknown token\)"),
+    ):
+        client.whoami()
     assert len(scripted_service.requests) == 1
 
 
@@ -294,3 +303,20 @@ def test_a_forked_child_opens_connections_of_its_own(client, scripted_service) -
     assert len(scripted_service.requests) == 3
     ports = [request.client[1] for request in scripted_service.requests]
     assert ports[0] == ports[2] != ports[1]
+
+
+def test_an_authorizer_of_the_sdk_is_asked_for_each_request(scripted_service, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("FARCALL_USER_DIR", str(tmp_path))
+    tokens = iter(["Bearer one", "Bearer two"])
+
+    class Authorizer:
+        def get_authorization_header(self) -> str:
+            return next(tokens)
+
+    client = Client(url=scripted_service.url, authorizer=Authorizer(), do_version_check=False)
+    client.version_check()
+    client.version_check()
+    sent = [request.headers["authorization"] for request in scripted_service.requests]
+    assert sent == ["Bearer one", "Bearer two"]
+    with pytest.raises(ValueError, match="get_authorization_header"):
+        Client(authorizer=object(), do_version_check=False)

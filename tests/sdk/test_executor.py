@@ -122,11 +122,17 @@ def test_shutdown_without_wait_still_delivers(executor, service) -> None:
 
 def test_ctrl_c_leaves_a_with_statement_without_waiting(make_executor, service) -> None:
     service.runs_tasks = False
-    with pytest.raises(KeyboardInterrupt), make_executor() as executor:
-        future = executor.submit(double, 1)
-        service.wait_tasks(1)
-        raise KeyboardInterrupt
-    assert not future.done()
+    futures = []
+
+    def program() -> None:
+        with make_executor() as executor:
+            futures.append(executor.submit(double, 1))
+            service.wait_tasks(1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        program()
+    assert not futures[0].done()
 
 
 def test_shutdown_can_drop_what_was_not_sent(executor, service) -> None:
@@ -144,7 +150,7 @@ def test_shutdown_can_drop_what_was_not_sent(executor, service) -> None:
     others = [executor.submit(double, n) for n in range(5)]
     executor.shutdown(wait=False, cancel_futures=True)
     go_on.set()
-    done, not_done = wait(others, timeout=WAIT_S)
+    _, not_done = wait(others, timeout=WAIT_S)
     assert not not_done
     assert all(future.cancelled() for future in others)
     (task_id,) = service.wait_tasks(1)

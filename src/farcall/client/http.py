@@ -39,7 +39,8 @@ class HttpSession:
 
     Args:
         url: address of the service, without trailing slash.
-        token: bearer token, or what returns it for each request; if None, `FARCALL_TOKEN`, then the store are asked, and the store again after a 401.
+        token: bearer token, or what returns it for each request; if None, `FARCALL_TOKEN`, then the store are asked,
+            and the store again after a 401.
         timeout_s: how long to wait for (a part of) an answer.
         transport: in place of sockets, for tests.
     """

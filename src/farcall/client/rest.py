@@ -40,7 +40,8 @@ class ApiClient:
 
     Args:
         url: address of the service; see `settings.service_url` for what None means.
-        token: bearer token, or what returns it for each request; None means `FARCALL_TOKEN`, then the token store (read again once after a 401).
+        token: bearer token, or what returns it for each request; None means `FARCALL_TOKEN`, then the token store
+            (read again once after a 401).
         store: the token store; the user's own if None.
         timeout_s: how long to wait for an answer.
         retry: how patient to be; the defaults of `RetryPolicy` if None.

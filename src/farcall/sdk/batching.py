@@ -6,9 +6,9 @@ a size. When one is refused because of some of its calls, it is taken apart unti
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
@@ -25,8 +25,6 @@ __all__ = ["Batch", "Call", "Route", "cost_bytes", "parts_after_refusal", "plan_
 
 _ROOM_BYTES = REQUEST_LIMIT_BYTES - 256 * 1024
 """For payloads in one request; the rest is for ids, configuration and runtime."""
-
-_EXACT_FROM_CHARS = 4096
 
 F = TypeVar("F")
 """What a call refers to as its function, and carries along; opaque here."""
@@ -63,10 +61,8 @@ class Batch(Generic[F]):
 
 
 def cost_bytes(payload: str) -> int:
-    """An upper bound of what a payload takes in a request's JSON; exact for large ones."""
-    if len(payload) < _EXACT_FROM_CHARS:
-        return 2 * len(payload) + 4 if payload.isascii() else 6 * len(payload) + 4
-    return len(json.dumps(payload)) + 2
+    """What a payload takes in a request's JSON, its comma included."""
+    return len(encode_basestring_ascii(payload)) + 1
 
 
 def plan_batches(calls: Iterable[Call[F]], *, batch_size: int, limit_bytes: int = _ROOM_BYTES) -> list[Batch[F]]:

@@ -39,6 +39,7 @@ from farcall.amqp import (
 from farcall.amqp.interface import Connection, Consumer
 from farcall.client.rest import ApiClient
 from farcall.client.retry import RetryPolicy
+from farcall.client.settings import canonical_url
 from farcall.sdk.future import ComputeFuture
 from farcall.sdk.ledger import ResultLedger
 from farcall.sdk.outcomes import Ended, ResultReader, ended_from_document, ended_from_message
@@ -79,6 +80,14 @@ class _Group:
     was_ready: bool = False
 
 
+class SharedLedger:
+    """The ledger of all streams to one service, and the lock of the streams and the ledger."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.ledger: ResultLedger[Waiter] = ResultLedger()
+
+
 class ResultStream:
     """Completes the futures of tasks. All methods from any thread; nothing starts before `open`.
 
@@ -86,16 +95,23 @@ class ResultStream:
         api: asked for credentials and outcomes; becomes this object's own.
         connect: makes the connection.
         amqp_port: replaces the port of the broker's URL.
+        outcomes: shared with other streams to the same service.
     """
 
     def __init__(
-        self, api: ApiClient, *, connect: ConnectionFactory = AmqpConnection, amqp_port: int | None = None
+        self,
+        api: ApiClient,
+        *,
+        connect: ConnectionFactory = AmqpConnection,
+        amqp_port: int | None = None,
+        outcomes: SharedLedger | None = None,
     ) -> None:
         self._api = api
         self._connect = connect
         self._amqp_port = amqp_port
-        self._lock = threading.Lock()
-        self._ledger: ResultLedger[Waiter] = ResultLedger()
+        outcomes = outcomes or SharedLedger()
+        self._lock = outcomes.lock
+        self._ledger = outcomes.ledger
         self._groups: dict[str, _Group] = {}
         self._group_of_queue: dict[str, str] = {}
         self._prefix: str | None = None
@@ -145,7 +161,7 @@ class ResultStream:
         self.open()
         tasks = list(tasks)
         with self._lock:
-            expected = self._ledger.expect(group_id, tasks)
+            expected = self._ledger.expect(self, group_id, tasks)
             if group_id not in self._groups:
                 self._groups[group_id] = _Group(queue="", since_s=time.monotonic())
             connection = self._connection
@@ -159,11 +175,6 @@ class ResultStream:
         self._consume(group_id)
         if expected.to_ask_for or ask:
             self._ask()
-
-    def abandon(self, task_id: str) -> None:
-        """Nobody waits for this task any more."""
-        with self._lock:
-            self._ledger.take(task_id)
 
     def close(self, timeout_s: float = 2.0) -> None:
         """End; futures that are open stay so. Twice is once."""
@@ -181,7 +192,7 @@ class ResultStream:
 
     @property
     def open_count(self) -> int:
-        return len(self._ledger)
+        return self._ledger.count(self)
 
     # --- the connection's thread
 
@@ -251,10 +262,10 @@ class ResultStream:
 
     def _give_up(self, reason: str) -> None:
         with self._lock:
-            waiting = self._ledger.take_all()
+            waiting = self._ledger.take_all(self)
             self._closed.set()
         self._inbox.put(None)
-        for _, waiter in waiting:
+        for waiter in waiting:
             text = f"{reason} The results stay at the service: log in again, then `Executor.reload_tasks`."
             waiter.future.finish(error=errors.CredentialRefused("this user's results", text))
 
@@ -283,11 +294,11 @@ class ResultStream:
 
     def _is_used(self) -> bool:
         with self._lock:
-            return self._users > 0 or len(self._ledger) > 0
+            return self._users > 0 or self._ledger.count(self) > 0
 
     def _end_if_unused(self) -> bool:
         with self._lock:
-            if self._users > 0 or len(self._ledger) > 0:
+            if self._users > 0 or self._ledger.count(self) > 0:
                 return False
             self._closed.set()
         self.close()
@@ -333,10 +344,10 @@ class ResultStream:
     def _ids_to_ask(self) -> set[str]:
         ids = set(self._to_ask)
         for group_id in self._groups_to_ask:
-            ids.update(self._ledger.open_ids(group_id))
+            ids.update(self._ledger.open_ids(self, group_id))
         self._to_ask.clear()
         self._groups_to_ask.clear()
-        return ids.intersection(self._ledger.open_ids())
+        return ids.intersection(self._ledger.open_ids(self))
 
     def _ask_for(self, ids: list[str]) -> None:
         for start in range(0, len(ids), _ASK_AT_ONCE):
@@ -350,13 +361,10 @@ class ResultStream:
     def _lose(self, task_ids: list[str]) -> None:
         """The service had accepted these tasks and does not know them any more."""
         with self._lock:
-            lost = [(task_id, self._ledger.take(task_id)) for task_id in task_ids]
+            lost = [(task_id, waiter) for task_id in task_ids for waiter in self._ledger.take(task_id)]
         for task_id, waiter in lost:
-            if waiter is not None:
-                text = (
-                    f"The service at {self._api.url} does not know task {task_id} any more (deleted, or its data was)."
-                )
-                waiter.future.finish(error=errors.TaskNotFound(text))
+            text = f"The service at {self._api.url} does not know task {task_id} any more (deleted, or its data was)."
+            waiter.future.finish(error=errors.TaskNotFound(text))
 
 
 def _ended_from(item: Delivery | Ended) -> Ended | None:
@@ -378,6 +386,7 @@ def _complete_one(waiter: Waiter, ended: Ended) -> None:
 
 
 _streams: dict[tuple[Any, ...], ResultStream] = {}
+_ledgers: dict[str, SharedLedger] = {}
 _streams_lock = threading.Lock()
 _streams_pid = os.getpid()
 
@@ -388,13 +397,15 @@ def shared_stream(api: ApiClient, amqp_port: int | None, connect: ConnectionFact
     if os.getpid() != _streams_pid:  # a forked child: the parent's streams have no threads here
         _streams_pid, _streams_lock = os.getpid(), threading.Lock()
         _streams.clear()
+        _ledgers.clear()
     key = (api.identity_key, amqp_port, connect)
     with _streams_lock:
         for ended in [each for each, stream in _streams.items() if stream.is_closed]:
             del _streams[ended]
         stream = _streams.get(key)
         if stream is None or not stream.acquire():
-            stream = ResultStream(api.twin(), connect=connect or AmqpConnection, amqp_port=amqp_port)
+            outcomes = _ledgers.setdefault(canonical_url(api.url), SharedLedger())
+            stream = ResultStream(api.twin(), connect=connect or AmqpConnection, amqp_port=amqp_port, outcomes=outcomes)
             stream.acquire()
             _streams[key] = stream
         return stream
