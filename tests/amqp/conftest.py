@@ -106,6 +106,16 @@ class Relay:
         with self._lock:
             self._refuses = on
 
+    def lead_to(self, port: int) -> None:
+        """Where new connections go."""
+        self._target = ("127.0.0.1", port)
+
+    def inject(self, data: bytes) -> None:
+        """Say this to the clients, in the broker's name."""
+        with self._lock:
+            for client, _ in self._pairs:
+                client.sendall(data)
+
     def close(self) -> None:
         self._server.close()
         self.cut()
@@ -279,6 +289,12 @@ class MemorySite(Site):
         else:
             self.broker.hold_confirms()
 
+    def wait_lost(self, direction: str) -> None:
+        if direction == "requests":
+            self.broker.wait_swallowed()
+        else:
+            self.broker.wait_held()
+
 
 @dataclass
 class Got:
@@ -403,6 +419,8 @@ class Embedded:
         return self._wait(run())
 
     def close(self) -> None:
+        if self.loop.is_closed():
+            return
         self._wait(self.server.close())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(WAIT_S)
@@ -419,7 +437,32 @@ def embedded() -> Iterator[Embedded]:
     broker.close()
 
 
-@pytest.fixture(params=["memory", "embedded", "rabbitmq"])
+@pytest.fixture
+def embedded_with(request: pytest.FixtureRequest) -> Callable[..., Embedded]:
+    """Makes embedded brokers of the test's own."""
+
+    def make(**options: Any) -> Embedded:
+        broker = Embedded(**options)
+        request.addfinalizer(broker.close)
+        return broker
+
+    return make
+
+
+@pytest.fixture
+def relay_to(request: pytest.FixtureRequest) -> Callable[[int], Relay]:
+    def make(port: int) -> Relay:
+        relay = Relay(port)
+        request.addfinalizer(relay.close)
+        return relay
+
+    return make
+
+
+RABBITMQ_URL = os.environ.get("FARCALL_TEST_RABBITMQ_URL", "")
+
+
+@pytest.fixture(params=["memory", "embedded"] + (["rabbitmq"] if RABBITMQ_URL else []))
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     made: Site
     if request.param == "memory":
@@ -428,11 +471,8 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         url = request.getfixturevalue("embedded").url
         made = TcpSite(url, url.replace("secret", "wrong"))
     else:
-        url = os.environ.get("FARCALL_TEST_RABBITMQ_URL", "")
-        if not url:
-            pytest.skip("FARCALL_TEST_RABBITMQ_URL is not set (amqp://user:password@host:port/vhost)")
-        password = urlsplit(url).password
-        made = TcpSite(url, url.replace(f":{password}@", ":wrong@"))
+        password = urlsplit(RABBITMQ_URL).password
+        made = TcpSite(RABBITMQ_URL, RABBITMQ_URL.replace(f":{password}@", ":wrong@"))
     yield made
     made.close()
 

@@ -55,6 +55,14 @@ def numbers(count: int) -> list[bytes]:
     return [b"%d" % number for number in range(count)]
 
 
+@pytest.mark.skipif(
+    not os.environ.get("FARCALL_TEST_RABBITMQ_URL"),
+    reason="without FARCALL_TEST_RABBITMQ_URL (amqp://user:password@host:port/vhost) RabbitMQ is left out here",
+)
+def test_the_contract_is_run_on_rabbitmq_too(request) -> None:
+    assert any("[rabbitmq" in item.name for item in request.session.items)
+
+
 # --- Publishing -------------------------------------------------------------------------------------------------
 
 

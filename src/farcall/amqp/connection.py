@@ -23,7 +23,7 @@ from farcall.amqp.events import Connected, ConnectFailed, CredentialRefused, Dis
 from farcall.amqp.host import Member
 from farcall.amqp.interface import OnEvent, OnMessages, Url
 from farcall.amqp.link import Link, LinkFactory, Target
-from farcall.amqp.loop import Loop, Timer
+from farcall.amqp.loop import THREAD_PREFIX, Loop, Timer
 from farcall.amqp.publisher import ConfirmPublisher
 from farcall.amqp.reconnect import Backoff, GiveUp, Reconnect
 from farcall.wire import errors as wire_errors
@@ -104,7 +104,7 @@ class AmqpConnection:
             if self._thread is not None:
                 return
             _close_sockets_in_forked_children(self)
-            self._thread = threading.Thread(target=self._run, name=f"farcall-amqp-{self._name}", daemon=True)
+            self._thread = threading.Thread(target=self._run, name=f"{THREAD_PREFIX}{self._name}", daemon=True)
             self._thread.start()
 
     def consume(self, queue: str, on_messages: OnMessages, prefetch: int = 0, exclusive: bool = False) -> QueueConsumer:
@@ -278,7 +278,8 @@ class AmqpConnection:
             self.emit(ConnectFailed(reason=reason, attempt=decision.attempt, retry_in_s=decision.delay_s))
 
     def _give_up(self, reason: str) -> None:
-        _log.error(
+        _log.log(
+            logging.ERROR if self._on_event is None else logging.INFO,  # whoever takes events will say it himself
             "The broker refused the credential; the connection has ended.",
             extra={"event": "amqp.credential_refused", "connection": self._name, "reason": reason},
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import os
 import selectors
 import threading
@@ -19,9 +18,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Loop", "Timer"]
+__all__ = ["THREAD_PREFIX", "Loop", "Timer"]
 
-_log = logging.getLogger(__name__)
+THREAD_PREFIX = "farcall-amqp-"
+"""Names of threads that run a loop begin so."""
 
 
 class Timer:

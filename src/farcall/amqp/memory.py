@@ -47,6 +47,7 @@ class MemoryBroker:
         self._is_stopped = False
         self._nacks = 0
         self._swallows = False
+        self._swallowed = 0
         self._holds = False
         self._held: list[Callable[[], None]] = []
 
@@ -159,11 +160,24 @@ class MemoryBroker:
         """Lose what connections publish, as if it were still on the wire when the connection drops."""
         with self._changed:
             self._swallows = on
+            self._swallowed = 0
+
+    def wait_swallowed(self, count: int = 1, timeout_s: float = 10.0) -> None:
+        """Wait until so many messages were lost. Raises TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._swallowed >= count, timeout_s):
+                raise TimeoutError(f"{self._swallowed} messages were lost, not {count}.")
 
     def hold_confirms(self) -> None:
         """Take messages, but keep their confirms back until `release_confirms`."""
         with self._changed:
             self._holds = True
+
+    def wait_held(self, count: int = 1, timeout_s: float = 10.0) -> None:
+        """Wait until so many confirms are kept back. Raises TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self._held) >= count, timeout_s):
+                raise TimeoutError(f"{len(self._held)} confirms are kept back, not {count}.")
 
     def release_confirms(self) -> None:
         with self._changed:
@@ -202,6 +216,7 @@ class MemoryBroker:
     def _confirm(self, confirm: Callable[[], None]) -> None:
         if self._holds:
             self._held.append(confirm)
+            self._changed.notify_all()
         else:
             confirm()
 
@@ -438,7 +453,10 @@ class _PublisherChannel(_Channel):
                 if not self._is_open:
                     return
                 self._sent += 1
-                if not self._broker._swallows:
+                if self._broker._swallows:
+                    self._broker._swallowed += 1
+                    self._broker._changed.notify_all()
+                else:
                     self._take(message, self._sent)
 
     def _take(self, message: OutMessage, tag: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from pika.channel import Channel as PikaChannel
 
 from farcall.amqp.envelope import OutMessage, frames_of
 from farcall.amqp.link import ChannelOwner, ConsumerOwner, LinkOwner, PublisherOwner, Target
-from farcall.amqp.loop import Loop
+from farcall.amqp.loop import THREAD_PREFIX, Loop
 
 __all__ = ["PikaLink"]
 
@@ -28,6 +29,7 @@ _CONNECTION_FORCED = 320
 _NOT_ALLOWED = 530
 _INTERNAL_ERROR = 541
 _NOT_OUR_FAULT = frozenset({_CONNECTION_FORCED, _INTERNAL_ERROR})
+_QUOTES = " '\""
 _REFUSAL = re.compile(r"ConnectionClosedByBroker: \((\d+)\)(.*)", re.DOTALL)
 
 
@@ -35,6 +37,7 @@ class PikaLink:
     """A connection by pika; see `link.Link`."""
 
     def __init__(self, loop: Loop, target: Target, owner: LinkOwner) -> None:
+        _hush_pika()
         self._owner: LinkOwner | None = owner
         self._channels: list[_Channel] = []
         self._connection = SelectConnection(
@@ -64,11 +67,8 @@ class PikaLink:
 
     def abandon(self) -> None:
         self._detach()
-        transport = getattr(self._connection, "_transport", None)
-        if transport is not None:
-            transport.abort()
-        else:
-            self.close()
+        if not self._connection.is_closed:
+            self._connection._terminate_stream(exceptions.StreamLostError("abandoned"))
 
     def close_socket(self) -> None:
         # Not `abort`: it would take the socket out of the selector, which the kernel shares with our parent.
@@ -226,11 +226,37 @@ class _PublisherChannel(_Channel):
             self._owner.returned(method.exchange, method.routing_key, body)
 
 
+class _Hush(logging.Filter):
+    """pika reports each lost connection as several errors with stack traces, which without any configuration of
+    logging land on a user's terminal. What matters reaches our owner as an event; so pika is heard on our threads
+    only when we are debugged, and as ever on everybody else's."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        thread = threading.current_thread()
+        is_ours = thread.name.startswith(THREAD_PREFIX) or (
+            # pika resolves names in a thread of its own.
+            isinstance(thread, threading.Timer) and record.name.endswith("selector_ioloop_adapter")
+        )
+        return not is_ours or _log.isEnabledFor(logging.DEBUG)
+
+
+_hush = _Hush()
+
+
+def _hush_pika() -> None:
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.startswith("pika.") and isinstance(logger, logging.Logger):
+            logger.addFilter(_hush)  # once: logging compares
+
+
 def _parameters(target: Target) -> pika.URLParameters:
+    scheme = target.url.partition("://")[0]
+    if scheme not in ("amqp", "amqps"):
+        raise ValueError(f"A broker's URL begins with amqp:// or amqps://, this one with {scheme[:10]!r}.")
     parameters = pika.URLParameters(target.url)
     if target.port is not None:
         parameters.port = target.port
-    if target.ssl_context is not None and target.url.startswith("amqps"):
+    if target.ssl_context is not None and scheme == "amqps":
         parameters.ssl_options = pika.SSLOptions(target.ssl_context, parameters.host)
     parameters.socket_timeout = target.timeout_s
     parameters.stack_timeout = target.timeout_s
@@ -251,7 +277,9 @@ def _why_not_opened(error: BaseException | str) -> tuple[str, bool]:
             code, words = int(found[1]), found[2]
             # 530 is also a full or stopped vhost, which passes.
             refused = code == 403 or (code == _NOT_ALLOWED and "limit" not in words and "down" not in words)
-            return f"{code}{words}", refused
+            return f"{code} {words.strip(_QUOTES)}", refused
+    if "Timeout while setting up" in text:
+        return "no answer in time", False
     return text, False
 
 
