@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from farcall.testing.functions import by_value
+
 Submit = Callable[..., "Future[Any]"]
 
 ROUND_TRIPS = 300
@@ -15,16 +17,14 @@ ECHOES = 60
 MIB = 1024 * 1024
 
 
+@by_value
 def noop() -> None:
     return None
 
 
+@by_value
 def echo(value: Any) -> Any:
     return value
-
-
-# Functions of modules travel by name; the workers do not have this module, so these travel as if typed in a notebook.
-noop.__module__ = echo.__module__ = "__main__"
 
 
 def round_trip(submit: Submit) -> dict[str, float]:

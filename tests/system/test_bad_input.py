@@ -26,16 +26,15 @@ from farcall.errors import (
     Unauthenticated,
     WorkerLost,
 )
+from farcall.testing.functions import by_value
 from farcall.testing.processes import EndpointProcess, ProcessSystem
 
 PROCESSES = "engine:\n  type: ProcessPoolEngine\n  max_workers: 2\n"
 
 
+@by_value
 def double(x: Any) -> Any:
     return x * 2
-
-
-double.__module__ = "__main__"  # functions of modules travel by name, and the workers do not have this one
 
 
 def still_works(executor: Executor) -> bool:

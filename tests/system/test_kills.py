@@ -22,6 +22,7 @@ import pytest
 
 from farcall import Executor
 from farcall.errors import EndpointLost, TaskExecutionFailed, WorkerLost
+from farcall.testing.functions import by_value
 from farcall.testing.processes import ProcessSystem, kill_and_wait
 
 PROCESSES = "engine:\n  type: ProcessPoolEngine\n  max_workers: 2\n"
@@ -39,6 +40,7 @@ engine:
 TIMEOUT_S = 150
 
 
+@by_value
 def note_and_return(log: str, number: int, seconds: float) -> int:
     import os
     import time
@@ -48,10 +50,6 @@ def note_and_return(log: str, number: int, seconds: float) -> int:
     os.close(fd)
     time.sleep(seconds)
     return number
-
-
-# Functions of modules travel by name; the workers do not have this module, so these travel as if typed in a notebook.
-note_and_return.__module__ = "__main__"
 
 
 def executions(log: Path) -> Counter[int]:
@@ -172,13 +170,11 @@ def descendants(pid: int, *words: str) -> list[psutil.Process]:
     return found
 
 
+@by_value
 def worker_pid() -> int:
     import os
 
     return os.getpid()
-
-
-worker_pid.__module__ = "__main__"
 
 
 @pytest.mark.parametrize("config", [PROCESSES, PARSL.format(retries=0)], ids=["processes", "parsl"])

@@ -12,26 +12,25 @@ from typing import Any
 import pytest
 
 from farcall import Client, Executor, ShellFunction
+from farcall.testing.functions import by_value
 from farcall.testing.processes import EndpointProcess, ProcessSystem
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@by_value
 def double(x: Any) -> Any:
     return x * 2
 
 
+@by_value
 def fail_with_value_error(text: str) -> None:
     raise ValueError(text, 42)
 
 
+@by_value
 def echo(value: Any) -> Any:
     return value
-
-
-# Functions of modules travel by name; the workers do not have this module, so these travel as if typed in a notebook.
-for function in (double, fail_with_value_error, echo):
-    function.__module__ = "__main__"
 
 
 def test_a_call_comes_back_with_its_value(any_endpoint: EndpointProcess) -> None:
