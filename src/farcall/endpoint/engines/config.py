@@ -229,13 +229,14 @@ class GlobusMPIConfig(_HtexConfig):
     @model_validator(mode="after")
     def _simple_launcher(self) -> GlobusMPIConfig:
         launcher = getattr(self.provider, "launcher", None)
-        kind = None if launcher is None else launcher.type
+        kind = getattr(launcher, "type", type(launcher).__name__)  # Parsl's own default has no `type`
         if kind != "SimpleLauncher":
             raise refusal(
                 (
                     ("provider", "launcher") if self.provider is not None else ("provider",),
                     "GlobusMPIEngine needs `launcher: {type: SimpleLauncher}` in its provider: one pool of workers "
-                    f"starts on the first node, and tasks spread over the others by mpi_launcher. Here it is {kind}.",
+                    f"starts on the first node, and tasks spread over the others by mpi_launcher."
+                    + (f" Here it is {kind}." if launcher is not None else ""),
                 )
             )
         return self

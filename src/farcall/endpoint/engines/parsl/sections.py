@@ -143,7 +143,7 @@ def _model_of(kind: str, target: Any) -> type[Section]:
     for name, parameter in signature.parameters.items():
         annotation = _annotation(name, hints.get(name), parameter.default)
         is_required = parameter.default is inspect.Parameter.empty
-        fields[name] = (annotation, Field(default=... if is_required else None))
+        fields[name] = (annotation, Field(default=... if is_required else parameter.default))
     return create_model(kind, __base__=Section, **fields)
 
 
