@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from farcall.service.accounts.rules import Identity, TokenRow
+from farcall.service.db.sql import Prepared
 from farcall.service.db.tables import endpoints, identities, settings, tokens
 from farcall.service.ids import new_id
 from farcall.wire.topology import BrokerUser, UserKind
@@ -66,7 +67,7 @@ def add_token(
 
 def find_token(conn: Connection, token_hash: str) -> tuple[Identity, TokenRow] | None:
     """Whose token this is, valid or not."""
-    row = conn.execute(_FIND_TOKEN, {"hash": token_hash}).first()
+    row = _FIND_TOKEN.first(conn, hash=token_hash)
     if row is None:
         return None
     return _identity(row), TokenRow(created_at=row.created_at, expires_at=row.expires_at, revoked_at=row.revoked_at)
@@ -104,7 +105,7 @@ def broker_generation(conn: Connection, user: BrokerUser) -> int | None:
 
 _IDENTITY = (identities.c.id, identities.c.username, identities.c.is_admin, identities.c.credential_generation)
 
-_FIND_TOKEN = (
+_FIND_TOKEN = Prepared(
     select(*_IDENTITY, tokens.c.created_at, tokens.c.expires_at, tokens.c.revoked_at)
     .join_from(tokens, identities, tokens.c.identity_id == identities.c.id)
     .where(tokens.c.hash == bindparam("hash"))

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
 from farcall.service.accounts.rules import Identity
+from farcall.service.db.sql import Prepared
 from farcall.service.db.tables import endpoints
 from farcall.service.endpoints import rules
 from farcall.service.endpoints.rules import Endpoint, NewEndpoint
@@ -125,7 +126,7 @@ def set_verified(conn: Connection, endpoint_id: str, caller: Identity, is_verifi
 
 def find_endpoint(conn: Connection, endpoint_id: str) -> Endpoint | None:
     """What decisions need to know, deleted or not."""
-    row = conn.execute(_FIND, {"id": endpoint_id}).first()
+    row = _FIND.first(conn, id=endpoint_id)
     return None if row is None else _rights(row)
 
 
@@ -206,18 +207,20 @@ def _told(endpoint: NewEndpoint) -> dict[str, Any]:
 
 
 _which = endpoints.c.id == bindparam("id")
-_FIND = select(
-    endpoints.c.id,
-    endpoints.c.owner_id,
-    endpoints.c.name,
-    endpoints.c.direct,
-    endpoints.c.public,
-    endpoints.c.admins_json,
-    endpoints.c.allowed_functions_json,
-    endpoints.c.credential_generation,
-    endpoints.c.locked_until,
-    endpoints.c.deleted_at,
-).where(_which)
+_FIND = Prepared(
+    select(
+        endpoints.c.id,
+        endpoints.c.owner_id,
+        endpoints.c.name,
+        endpoints.c.direct,
+        endpoints.c.public,
+        endpoints.c.admins_json,
+        endpoints.c.allowed_functions_json,
+        endpoints.c.credential_generation,
+        endpoints.c.locked_until,
+        endpoints.c.deleted_at,
+    ).where(_which)
+)
 _READ = select(endpoints).where(_which)
 _REPORT = (
     update(endpoints)

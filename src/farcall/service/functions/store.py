@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
-from farcall.service.db.sql import chunks
+from farcall.service.db.sql import PreparedIn
 from farcall.service.db.tables import functions
 from farcall.service.functions import rules
 from farcall.service.functions.rules import Function, NewFunction
@@ -63,18 +63,12 @@ def read_function(conn: Connection, function_id: str) -> StoredFunction | None:
 
 def find_functions(conn: Connection, function_ids: Sequence[str]) -> dict[str, Function]:
     """What decisions need to know of these functions; unknown ids are left out."""
-    found: dict[str, Function] = {}
-    for some in chunks(function_ids, 500):
-        found.update({row.id: _rights(row) for row in conn.execute(_FIND, {"ids": list(some)})})
-    return found
+    return {row.id: _rights(row) for row in _FIND.all(conn, function_ids)}
 
 
 def read_codes(conn: Connection, function_ids: Sequence[str]) -> dict[str, str]:
     """The framed buffers of these functions, deleted or not: accepted tasks still need them."""
-    found: dict[str, str] = {}
-    for some in chunks(function_ids, 500):
-        found.update({row.id: row.code for row in conn.execute(_CODES, {"ids": list(some)})})
-    return found
+    return {row.id: row.code for row in _CODES.all(conn, function_ids)}
 
 
 def delete_function(conn: Connection, function_id: str, caller_id: str, now: float) -> None:
@@ -84,11 +78,12 @@ def delete_function(conn: Connection, function_id: str, caller_id: str, now: flo
 
 
 _ADD = insert(functions)
-_ids = functions.c.id.in_(bindparam("ids", expanding=True))
-_FIND = select(
-    functions.c.id, functions.c.owner_id, functions.c.public, functions.c.deleted_at, functions.c.code_chars
-).where(_ids)
-_CODES = select(functions.c.id, functions.c.code).where(_ids)
+_FIND = PreparedIn(
+    lambda ids: select(
+        functions.c.id, functions.c.owner_id, functions.c.public, functions.c.deleted_at, functions.c.code_chars
+    ).where(functions.c.id.in_(ids))
+)
+_CODES = PreparedIn(lambda ids: select(functions.c.id, functions.c.code).where(functions.c.id.in_(ids)))
 
 
 def _rights(row: Any) -> Function:  # a row with the columns of _FIND

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, exists, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, select, update
 
-from farcall.service.db.sql import chunks, insert_rows, next_numbers
+from farcall.service.db.sql import Insert, Prepared, PreparedIn, next_numbers
 from farcall.service.db.tables import (
     endpoints,
     idempotency_keys,
@@ -126,16 +126,14 @@ def read_task_page(
     Returns:
         The tasks, the headers of their submissions by number, and whether these were the last.
     """
-    sizes = conn.execute(_TASK_SIZES, {"endpoint": endpoint_id, "after": after, "count": count}).all()
+    sizes = _TASK_SIZES.all(conn, endpoint=endpoint_id, after=after, count=count)
     last, is_last = _cut(sizes, count, size_chars)
     if last is None:
         return [], {}, True
-    rows = conn.execute(_TASK_PAGE, {"endpoint": endpoint_id, "after": after, "last": last}).all()
+    rows = _TASK_PAGE.all(conn, endpoint=endpoint_id, after=after, last=last)
     page = [StoredTask(*row) for row in rows]
-    shared: dict[int, SubmissionHeaders] = {}
-    for some in chunks(sorted({task.submission_seq for task in page}), 500):
-        for row in conn.execute(_SHARED, {"seqs": list(some)}):
-            shared[row[0]] = SubmissionHeaders(*row[1:])
+    of_submissions = _SHARED.all(conn, sorted({task.submission_seq for task in page}))
+    shared = {row[0]: SubmissionHeaders(*row[1:]) for row in of_submissions}
     return page, shared, is_last
 
 
@@ -143,15 +141,15 @@ def read_result_page(
     conn: Connection, group_id: str, owner_id: str, after: int, count: int, size_chars: int
 ) -> tuple[Sequence[OutgoingResult], bool]:
     """The next results of a task group that its client has not acknowledged, and whether these were the last."""
-    delivered = conn.execute(_DELIVERED, {"group": group_id, "owner": owner_id}).scalar()
+    delivered = _DELIVERED.scalar(conn, group=group_id, owner=owner_id)
     if delivered is None:
         return [], True
     after = max(after, delivered)
-    sizes = conn.execute(_RESULT_SIZES, {"group": group_id, "after": after, "count": count}).all()
+    sizes = _RESULT_SIZES.all(conn, group=group_id, after=after, count=count)
     last, is_last = _cut(sizes, count, size_chars)
     if last is None:
         return [], True
-    rows = conn.execute(_RESULT_PAGE, {"group": group_id, "after": after, "last": last}).all()
+    rows = _RESULT_PAGE.all(conn, group=group_id, after=after, last=last)
     page = [
         OutgoingResult(
             row.seq,
@@ -177,8 +175,10 @@ def _cut(sizes: Sequence[Any], count: int, size_chars: int) -> tuple[int | None,
 
 
 _next_open = (tasks.c.endpoint_id == bindparam("endpoint")) & task_is_open & (tasks.c.seq > bindparam("after"))
-_TASK_SIZES = select(tasks.c.seq, tasks.c.size_chars).where(_next_open).order_by(tasks.c.seq).limit(bindparam("count"))
-_TASK_PAGE = (
+_TASK_SIZES = Prepared(
+    select(tasks.c.seq, tasks.c.size_chars).where(_next_open).order_by(tasks.c.seq).limit(bindparam("count"))
+)
+_TASK_PAGE = Prepared(
     select(
         tasks.c.seq,
         tasks.c.id,
@@ -191,23 +191,27 @@ _TASK_PAGE = (
     .where(_next_open, tasks.c.seq <= bindparam("last"))
     .order_by(tasks.c.seq)
 )
-_SHARED = select(
-    submissions.c.first_seq,
-    submissions.c.resource_specification_json,
-    submissions.c.result_serializers_json,
-    submissions.c.python_version,
-).where(submissions.c.first_seq.in_(bindparam("seqs", expanding=True)))
-_DELIVERED = select(task_groups.c.delivered_seq).where(
-    task_groups.c.id == bindparam("group"), task_groups.c.owner_id == bindparam("owner")
+_SHARED = PreparedIn(
+    lambda seqs: select(
+        submissions.c.first_seq,
+        submissions.c.resource_specification_json,
+        submissions.c.result_serializers_json,
+        submissions.c.python_version,
+    ).where(submissions.c.first_seq.in_(seqs))
+)
+_DELIVERED = Prepared(
+    select(task_groups.c.delivered_seq).where(
+        task_groups.c.id == bindparam("group"), task_groups.c.owner_id == bindparam("owner")
+    )
 )
 _next_result = (task_results.c.group_id == bindparam("group")) & (task_results.c.seq > bindparam("after"))
-_RESULT_SIZES = (
+_RESULT_SIZES = Prepared(
     select(task_results.c.seq, task_results.c.data_chars)
     .where(_next_result)
     .order_by(task_results.c.seq)
     .limit(bindparam("count"))
 )
-_RESULT_PAGE = (
+_RESULT_PAGE = Prepared(
     select(task_results, tasks.c.id, tasks.c.completed_at)
     .join_from(task_results, tasks, tasks.c.seq == task_results.c.task_seq)
     .where(_next_result, task_results.c.seq <= bindparam("last"))
@@ -267,10 +271,7 @@ def move_tasks(conn: Connection, moves: Mapping[str, Mapping[str, TaskState]]) -
 
 
 def _refs(conn: Connection, task_ids: Sequence[str]) -> list[TaskRef]:
-    found: list[TaskRef] = []
-    for some in chunks(task_ids, 500):
-        found += [_ref(row) for row in conn.execute(_REFS, {"ids": list(some)})]
-    return found
+    return [_ref(row) for row in _REFS.all(conn, task_ids)]
 
 
 def _ref(row: Any) -> TaskRef:  # a row with the columns of _REF
@@ -283,28 +284,14 @@ def _end(conn: Connection, accepted: Sequence[Accepted], state: TaskState | None
         return []
     first = next_numbers(conn, "results", len(accepted))
     ended = [EndedTask(first + at, each.task, each.result) for at, each in enumerate(accepted)]
-    insert_rows(conn, task_results, _RESULT_COLUMNS, [_result_row(each) for each in ended])
+    _ADD_RESULTS.run(conn, [_result_row(each) for each in ended])
     by_state: dict[str, list[int]] = {}
     for each in ended:
         by_state.setdefault((state or each.result.state).value, []).append(each.task.seq)
     for to_state, seqs in by_state.items():
-        for some in chunks(seqs, 500):
-            conn.execute(_END, {"seqs": list(some), "to_state": to_state, "now": now})
-            conn.execute(_DROP_PAYLOADS, {"seqs": list(some)})
+        _END.run(conn, seqs, to_state=to_state, now=now)
+    _DROP_PAYLOADS.run(conn, [each.task.seq for each in ended])
     return ended
-
-
-_RESULT_COLUMNS = (
-    "seq",
-    "task_seq",
-    "group_id",
-    "data",
-    "data_chars",
-    "error_code",
-    "error_message",
-    "details_json",
-    "transitions_json",
-)
 
 
 def _result_row(ended: EndedTask) -> tuple[Any, ...]:
@@ -323,14 +310,28 @@ def _result_row(ended: EndedTask) -> tuple[Any, ...]:
 
 
 _REF = (tasks.c.seq, tasks.c.id, tasks.c.group_id, tasks.c.owner_id, tasks.c.endpoint_id, tasks.c.state)
-_REFS = select(*_REF).where(tasks.c.id.in_(bindparam("ids", expanding=True)))
+_REFS = PreparedIn(lambda ids: select(*_REF).where(tasks.c.id.in_(ids)))
 _OPEN_REFS = select(*_REF).where(_next_open).order_by(tasks.c.seq).limit(bindparam("count"))
-_END = (
-    update(tasks)
-    .where(tasks.c.seq.in_(bindparam("seqs", expanding=True)))
-    .values(state=bindparam("to_state"), completed_at=bindparam("now"))
+_END = PreparedIn(
+    lambda seqs: (
+        update(tasks).where(tasks.c.seq.in_(seqs)).values(state=bindparam("to_state"), completed_at=bindparam("now"))
+    )
 )
-_DROP_PAYLOADS = delete(task_payloads).where(task_payloads.c.seq.in_(bindparam("seqs", expanding=True)))
+_DROP_PAYLOADS = PreparedIn(lambda seqs: delete(task_payloads).where(task_payloads.c.seq.in_(seqs)))
+_ADD_RESULTS = Insert(
+    task_results,
+    (
+        "seq",
+        "task_seq",
+        "group_id",
+        "data",
+        "data_chars",
+        "error_code",
+        "error_message",
+        "details_json",
+        "transitions_json",
+    ),
+)
 _MOVES = {
     to_state.value: update(tasks)
     .where(
@@ -382,9 +383,8 @@ def sweep_tasks(
                 overdue.append(ref)
         elif row.completed_at < now - retention_s:
             gone.append(ref.seq)
-    for some in chunks(gone, 500):
-        for statement in _FORGET:
-            conn.execute(statement, {"seqs": list(some)})
+    for statement in _FORGET:
+        statement.run(conn, gone)
     first, last = rows[0].submission_seq, rows[-1].seq
     conn.execute(_FORGET_SUBMISSIONS, {"first": first, "last": last})
     ended = end_tasks(conn, overdue, TaskState.FAILED, code, text, now).ended
@@ -415,11 +415,10 @@ _TASKS_FROM = (
     .order_by(tasks.c.seq)
     .limit(bindparam("count"))
 )
-_seqs: BindParameter[Any] = bindparam("seqs", expanding=True)
 _FORGET = (
-    delete(task_results).where(task_results.c.task_seq.in_(_seqs)),
-    delete(task_payloads).where(task_payloads.c.seq.in_(_seqs)),
-    delete(tasks).where(tasks.c.seq.in_(_seqs)),
+    PreparedIn(lambda seqs: delete(task_results).where(task_results.c.task_seq.in_(seqs))),
+    PreparedIn(lambda seqs: delete(task_payloads).where(task_payloads.c.seq.in_(seqs))),
+    PreparedIn(lambda seqs: delete(tasks).where(tasks.c.seq.in_(seqs))),
 )
 _FORGET_SUBMISSIONS = delete(submissions).where(
     submissions.c.first_seq >= bindparam("first"),

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from farcall.service.accounts.rules import Identity
-from farcall.service.db.sql import chunks, insert_rows, next_numbers
+from farcall.service.db.sql import Insert, Prepared, PreparedIn, next_numbers
 from farcall.service.db.tables import (
     idempotency_keys,
     submissions,
@@ -104,7 +104,7 @@ def submit(conn: Connection, plan: SubmissionPlan, known_codes: Collection[str],
         ApiError: see `rules.check_submission`, `rules.check_replay`. Nothing is written then.
     """
     if plan.idempotency_key is not None:
-        earlier = conn.execute(_EARLIER, {"who": plan.caller.id, "what": plan.idempotency_key}).scalar()
+        earlier = _EARLIER.scalar(conn, who=plan.caller.id, what=plan.idempotency_key)
         if earlier is not None:
             response = msgspec.json.decode(earlier, type=SubmitResponse)
             rules.check_replay(plan, response)
@@ -131,26 +131,16 @@ def submit(conn: Connection, plan: SubmissionPlan, known_codes: Collection[str],
     _write_group(conn, plan, group, now)
     headers = _write_submission(conn, plan, first)
     caller_id, group_id, endpoint_id, state = plan.caller.id, plan.group_id, plan.endpoint_id, TaskState.RECEIVED.value
-    insert_rows(
+    _ADD_TASKS.run(
         conn,
-        tasks,
-        _TASK_COLUMNS,
         [
             (each.seq, each.id, first, group_id, caller_id, endpoint_id, each.function_id, state, each.size_chars, now)
             for each in stored
         ],
     )
-    insert_rows(conn, task_payloads, ("seq", "payload"), [(each.seq, each.payload) for each in stored])
+    _ADD_PAYLOADS.run(conn, [(each.seq, each.payload) for each in stored])
     if plan.idempotency_key is not None:
-        conn.execute(
-            _REMEMBER,
-            {
-                "identity_id": caller_id,
-                "key": plan.idempotency_key,
-                "response_json": encode_text(plan.response),
-                "created_at": now,
-            },
-        )
+        _REMEMBER.run(conn, [(caller_id, plan.idempotency_key, encode_text(plan.response), now)])
     return Submitted(
         response=plan.response,
         endpoint_id=endpoint_id,
@@ -180,32 +170,30 @@ def cancel_task(
 def read_tasks(conn: Connection, task_ids: Sequence[str], owner_id: str) -> dict[str, TaskRow]:
     """The owner's tasks among these; others and unknown ones are left out."""
     found: dict[str, TaskRow] = {}
-    for some in chunks(task_ids, 500):
-        for row in conn.execute(_TASKS, {"ids": list(some), "owner": owner_id}):
-            found[row.id] = TaskRow(
-                row.seq,
-                row.id,
-                row.owner_id,
-                TaskState(row.state),
-                row.created_at,
-                row.completed_at,
-                row.data_chars or 0,
-            )
+    for row in _TASKS.all(conn, task_ids, owner=owner_id):
+        found[row.id] = TaskRow(
+            row.seq,
+            row.id,
+            row.owner_id,
+            TaskState(row.state),
+            row.created_at,
+            row.completed_at,
+            row.data_chars or 0,
+        )
     return found
 
 
 def read_results(conn: Connection, task_seqs: Sequence[int]) -> dict[int, StoredResult]:
     """The results of these tasks, by the task's number."""
     found: dict[int, StoredResult] = {}
-    for some in chunks(task_seqs, 500):
-        for row in conn.execute(_RESULTS, {"seqs": list(some)}):
-            found[row.task_seq] = StoredResult(
-                row.data,
-                row.error_code,
-                row.error_message,
-                None if row.details_json is None else msgspec.json.decode(row.details_json),
-                None if row.transitions_json is None else msgspec.json.decode(row.transitions_json),
-            )
+    for row in _RESULTS.all(conn, task_seqs):
+        found[row.task_seq] = StoredResult(
+            row.data,
+            row.error_code,
+            row.error_message,
+            None if row.details_json is None else msgspec.json.decode(row.details_json),
+            None if row.transitions_json is None else msgspec.json.decode(row.transitions_json),
+        )
     return found
 
 
@@ -228,22 +216,13 @@ def count_by_state(conn: Connection) -> dict[str, int]:
 
 
 def _find_group(conn: Connection, group_id: str) -> Group | None:
-    row = conn.execute(_GROUP, {"id": group_id}).first()
+    row = _GROUP.first(conn, id=group_id)
     return None if row is None else Group(id=row.id, owner_id=row.owner_id, has_queue=bool(row.has_queue))
 
 
 def _write_group(conn: Connection, plan: SubmissionPlan, group: Group | None, now: float) -> None:
     if group is None:
-        conn.execute(
-            _ADD_GROUP,
-            {
-                "id": plan.group_id,
-                "owner_id": plan.caller.id,
-                "has_queue": plan.create_queue,
-                "delivered_seq": 0,
-                "created_at": now,
-            },
-        )
+        _ADD_GROUP.run(conn, [(plan.group_id, plan.caller.id, plan.create_queue, 0, now)])
     elif plan.create_queue and not group.has_queue:
         conn.execute(update(task_groups).where(task_groups.c.id == group.id).values(has_queue=True))
 
@@ -254,57 +233,78 @@ def _write_submission(conn: Connection, plan: SubmissionPlan, first_seq: int) ->
         encode_text(plan.result_serializers) if plan.result_serializers else None,
         plan.python_version,
     )
-    conn.execute(
-        _ADD_SUBMISSION,
-        {
-            "first_seq": first_seq,
-            "last_seq": first_seq + len(plan.calls) - 1,
-            "user_runtime_json": plan.user_runtime_json,
-            "resource_specification_json": headers.resource_specification_json,
-            "result_serializers_json": headers.result_serializers_json,
-            "user_endpoint_config_json": encode_text(plan.user_endpoint_config) if plan.user_endpoint_config else None,
-            "python_version": headers.python_version,
-        },
+    _ADD_SUBMISSION.run(
+        conn,
+        [
+            (
+                first_seq,
+                first_seq + len(plan.calls) - 1,
+                plan.user_runtime_json,
+                headers.resource_specification_json,
+                headers.result_serializers_json,
+                encode_text(plan.user_endpoint_config) if plan.user_endpoint_config else None,
+                headers.python_version,
+            )
+        ],
     )
     return headers
 
 
-_TASK_COLUMNS = (
-    "seq",
-    "id",
-    "submission_seq",
-    "group_id",
-    "owner_id",
-    "endpoint_id",
-    "function_id",
-    "state",
-    "size_chars",
-    "created_at",
+_ADD_TASKS = Insert(
+    tasks,
+    (
+        "seq",
+        "id",
+        "submission_seq",
+        "group_id",
+        "owner_id",
+        "endpoint_id",
+        "function_id",
+        "state",
+        "size_chars",
+        "created_at",
+    ),
 )
-_EARLIER = select(idempotency_keys.c.response_json).where(
-    idempotency_keys.c.identity_id == bindparam("who"), idempotency_keys.c.key == bindparam("what")
+_ADD_PAYLOADS = Insert(task_payloads, ("seq", "payload"))
+_ADD_SUBMISSION = Insert(
+    submissions,
+    (
+        "first_seq",
+        "last_seq",
+        "user_runtime_json",
+        "resource_specification_json",
+        "result_serializers_json",
+        "user_endpoint_config_json",
+        "python_version",
+    ),
 )
-_REMEMBER = insert(idempotency_keys)
-_GROUP = select(task_groups.c.id, task_groups.c.owner_id, task_groups.c.has_queue).where(
-    task_groups.c.id == bindparam("id")
+_ADD_GROUP = Insert(task_groups, ("id", "owner_id", "has_queue", "delivered_seq", "created_at"))
+_REMEMBER = Insert(idempotency_keys, ("identity_id", "key", "response_json", "created_at"))
+_EARLIER = Prepared(
+    select(idempotency_keys.c.response_json).where(
+        idempotency_keys.c.identity_id == bindparam("who"), idempotency_keys.c.key == bindparam("what")
+    )
 )
-_ADD_GROUP = insert(task_groups)
-_ADD_SUBMISSION = insert(submissions)
+_GROUP = Prepared(
+    select(task_groups.c.id, task_groups.c.owner_id, task_groups.c.has_queue).where(task_groups.c.id == bindparam("id"))
+)
 _GROUP_TASKS = (
     select(tasks.c.id, tasks.c.created_at).where(tasks.c.group_id == bindparam("group")).order_by(tasks.c.seq)
 )
 _REF = select(tasks).where(tasks.c.id == bindparam("id"))
-_TASKS = (
-    select(
-        tasks.c.seq,
-        tasks.c.id,
-        tasks.c.owner_id,
-        tasks.c.state,
-        tasks.c.created_at,
-        tasks.c.completed_at,
-        task_results.c.data_chars,
+_TASKS = PreparedIn(
+    lambda ids: (
+        select(
+            tasks.c.seq,
+            tasks.c.id,
+            tasks.c.owner_id,
+            tasks.c.state,
+            tasks.c.created_at,
+            tasks.c.completed_at,
+            task_results.c.data_chars,
+        )
+        .join_from(tasks, task_results, task_results.c.task_seq == tasks.c.seq, isouter=True)
+        .where(tasks.c.id.in_(ids), tasks.c.owner_id == bindparam("owner"))
     )
-    .join_from(tasks, task_results, task_results.c.task_seq == tasks.c.seq, isouter=True)
-    .where(tasks.c.id.in_(bindparam("ids", expanding=True)), tasks.c.owner_id == bindparam("owner"))
 )
-_RESULTS = select(task_results).where(task_results.c.task_seq.in_(bindparam("seqs", expanding=True)))
+_RESULTS = PreparedIn(lambda seqs: select(task_results).where(task_results.c.task_seq.in_(seqs)))
