@@ -321,17 +321,18 @@ def test_a_message_for_several_queues_is_confirmed_when_all_have_it(broker: Brok
         broker.declare_queue(name, confirm_on=confirm_on)  # type: ignore[arg-type]
         broker.bind(name, "x", "")
     publisher = Publisher(broker)
-    publisher.publish("", exchange="x")
-    publisher.publish("", exchange="x")
+    for _ in range(3):
+        publisher.publish("", exchange="x")
     got: dict[str, list[Delivery]] = {"a": [], "b": [], "c": []}
     consumers = {name: consume_into(broker, name, into) for name, into in got.items()}
     turn.end()
     consumers["a"].ack(1, 2)
-    consumers["c"].ack(1, 2)
+    consumers["a"].nack(3, requeue=False)
+    consumers["c"].ack(1, 2, 3)
     assert publisher.told() == []
-    consumers["b"].ack(1)
+    consumers["b"].ack(1, 3)
     consumers["b"].nack(2, requeue=False)
-    assert publisher.told() == [(2, False, False), (1, False, True)]
+    assert publisher.told() == [(3, False, False), (2, False, False), (1, False, True)]
 
 
 def test_unroutable_messages_and_those_of_other_queues_are_confirmed_at_once(broker: Broker) -> None:
