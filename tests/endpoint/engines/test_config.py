@@ -27,7 +27,7 @@ REFUSED: list[tuple[dict[str, Any], tuple[Any, ...], list[str]]] = [
     (
         {"type": "ThreadPoolEngine", "allowed_serializers": ["no.Such"]},
         ("allowed_serializers",),
-        ["Nope"],
+        ["no.Such"],
     ),
     ({"max_workers_per_nod": 2}, ("max_workers_per_nod",), ["did you mean 'max_workers_per_node'"]),
     ({"strategy": {"type": "SimpleStrategy"}}, ("strategy",), ["text", "simple, none, htex_auto_scale"]),
@@ -110,7 +110,7 @@ def test_all_keys_of_the_executor_are_accepted() -> None:
             "job_status_kwargs": {"max_idletime": 60, "strategy_period": 2.5},
             "run_in_sandbox": True,
             "working_dir": "elsewhere",
-            "allowed_serializers": ["farcall.*Code"],
+            "allowed_serializers": ["farcall.*Code", "farcall.*Data"],
             "provider": {**LOCAL, "launcher": {"type": "SrunLauncher", "overrides": "-c 4"}, "parallelism": 0.5},
             "launch_cmd": "process_worker_pool.py",
             "interchange_launch_cmd": ["interchange.py"],

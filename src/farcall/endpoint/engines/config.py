@@ -235,7 +235,7 @@ class GlobusMPIConfig(_HtexConfig):
                 (
                     ("provider", "launcher") if self.provider is not None else ("provider",),
                     "GlobusMPIEngine needs `launcher: {type: SimpleLauncher}` in its provider: one pool of workers "
-                    f"starts on the first node, and tasks spread over the others by mpi_launcher."
+                    "starts on the first node, and tasks spread over the others by mpi_launcher."
                     + (f" Here it is {kind}." if launcher is not None else ""),
                 )
             )
@@ -327,10 +327,10 @@ def _check_containers(config: _HtexConfig) -> None:
 
 
 def _check_blocks(provider: Section) -> None:
-    least, most = (getattr(provider, key, None) for key in ("min_blocks", "max_blocks"))
-    if least is not None and most is not None and least > most:
-        raise refusal((("provider", "min_blocks"), f"min_blocks {least} is more than max_blocks {most}"))
     for key in ("nodes_per_block", "init_blocks", "min_blocks", "max_blocks"):
         value = getattr(provider, key, None)
         if value is not None and value < 0:
             raise refusal((("provider", key), f"{key} cannot be negative"))
+    least, most = (getattr(provider, key, None) for key in ("min_blocks", "max_blocks"))
+    if least is not None and most is not None and least > most:
+        raise refusal((("provider", "min_blocks"), f"min_blocks {least} is more than max_blocks {most}"))
