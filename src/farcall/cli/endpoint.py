@@ -27,8 +27,10 @@ from farcall import __version__
 from farcall.client.settings import service_url, user_dir
 from farcall.endpoint.directory import EndpointDirectory, Registration, RegistrationUnreadable, find_endpoints
 from farcall.endpoint.pidfile import running_process
-from farcall.endpoint.profile import EndpointExists, InvalidName, create_profile
+from farcall.endpoint.profile import EndpointExists, create_profile
 from farcall.wire.errors import ApiError, FarcallError, NotFound, ServiceUnreachable, Unauthenticated
+from farcall.wire.messages import is_uuid_text
+from farcall.wire.names import endpoint_name_fault
 
 if TYPE_CHECKING:
     from farcall.client.rest import ApiClient
@@ -53,6 +55,10 @@ class _Common:
     to_console: bool
 
     def directory(self, name: str) -> EndpointDirectory:
+        """The directory of an endpoint, which may not exist. A name is also a path: only safe ones pass."""
+        fault = endpoint_name_fault(name)
+        if fault is not None:
+            raise click.BadParameter(fault, param_hint="NAME")
         return EndpointDirectory(self.base / name)
 
     def command(self, text: str) -> str:
@@ -120,8 +126,6 @@ def configure(common: _Common, name: str, display_name: str | None) -> None:
     directory = common.directory(name)
     try:
         create_profile(directory, display_name=display_name)
-    except InvalidName as exc:
-        raise click.BadParameter(str(exc), param_hint="NAME") from exc
     except EndpointExists as exc:
         _fail(exc, EX_CANTCREAT)
     except OSError as exc:
@@ -621,6 +625,8 @@ def _find(common: _Common, name_or_id: str) -> EndpointDirectory:
             registration = each.registration()
             if registration is not None and registration.endpoint_id == name_or_id.lower():
                 return each
+    if is_uuid_text(name_or_id.lower()):
+        _fail(f"No endpoint in {common.base} has the id {name_or_id}.", EX_CONFIG)
     return _configured(common, name_or_id)
 
 
@@ -632,8 +638,6 @@ def _registration(directory: EndpointDirectory) -> Registration | None:
 
 
 def _check_uuid(text: str) -> None:
-    from farcall.wire.messages import is_uuid_text
-
     if not is_uuid_text(text.lower()):
         raise click.BadParameter(f"{text!r} is not a UUID", param_hint="--endpoint-uuid")
 
