@@ -42,13 +42,14 @@ class Recorder:
             self.all.extend(items)
             self._changed.notify_all()
 
-    def wait(self, kind: type, **attributes: Any) -> Any:
+    def wait(self, kind: type, where: Callable[[Any], bool] = lambda event: True, **attributes: Any) -> Any:
         """The next event of this kind, after those that were waited for before."""
 
         def find() -> Event | None:
             for index in range(self._taken, len(self.all)):
                 event = self.all[index]
-                if isinstance(event, kind) and all(getattr(event, k) == v for k, v in attributes.items()):
+                fits = isinstance(event, kind) and all(getattr(event, k) == v for k, v in attributes.items())
+                if fits and where(event):
                     self._taken = index + 1
                     return event
             return None
