@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from farcall.endpoint.engines.base import EngineTask
@@ -94,12 +95,13 @@ def read_task(headers: str, body: bytes) -> EngineTask:
 
 
 def _task(headers: Mapping[str, Any], message: Task) -> EngineTask:
-    task_id = _id_header(headers, HEADER_TASK)
-    if task_id != message.task_id:
-        raise MessageError(f"header {HEADER_TASK} says {task_id}, the message says {message.task_id}")
+    if headers.get(HEADER_TASK) != message.task_id:
+        task_id = _id_header(headers, HEADER_TASK)
+        if task_id != message.task_id:
+            raise MessageError(f"header {HEADER_TASK} says {task_id}, the message says {message.task_id}")
     python_version = headers.get(HEADER_PYTHON_VERSION)
     return EngineTask(
-        task_id=task_id,
+        task_id=message.task_id,
         function_id=_id_header(headers, HEADER_FUNCTION),
         task_buffer=message.task_buffer,
         resource_specification=_resources(headers.get(HEADER_RESOURCES)),
@@ -110,10 +112,15 @@ def _task(headers: Mapping[str, Any], message: Task) -> EngineTask:
 
 def _id_header(headers: Mapping[str, Any], name: str) -> str:
     value = headers.get(name)
-    text = value.lower() if isinstance(value, str) else ""
-    if not is_uuid_text(text):
+    text = _canonical_id(value) if isinstance(value, str) else None
+    if text is None:
         raise MessageError(f"mandatory header '{name}' is missing or not a UUID")
     return text
+
+
+@lru_cache(maxsize=1024)  # few functions, many tasks
+def _canonical_id(text: str) -> str | None:
+    return text.lower() if is_uuid_text(text.lower()) else None
 
 
 def _resources(value: object) -> Mapping[str, Any]:
