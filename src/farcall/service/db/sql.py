@@ -171,7 +171,7 @@ class _Compiled:
 
 
 def _row_class(columns: Sequence[str]) -> Callable[..., Any]:
-    return namedtuple("Row", columns)  # type: ignore[misc]  # the names are those of the statement
+    return namedtuple("Row", columns)
 
 
 def next_numbers(conn: Connection, counter: str, count: int) -> int:

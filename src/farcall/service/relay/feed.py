@@ -23,7 +23,7 @@ __all__ = ["Command", "Entry", "Feed", "Publish", "Purge", "ReadPage", "Window"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """How much may be published and unacknowledged. One message is always allowed, however large."""
+    """How much may be published and unacknowledged. The last message may go beyond `size`, however large it is."""
 
     messages: int
     size: int
