@@ -16,7 +16,16 @@ from typing import Any
 import pytest
 from pika import frame, spec
 
-from farcall.amqp import AmqpConnection, Backoff, Connected, ConnectFailed, CredentialRefused, Disconnected
+from farcall.amqp import (
+    AmqpConnection,
+    Backoff,
+    Connected,
+    ConnectFailed,
+    ConsumerLost,
+    ConsumerReady,
+    CredentialRefused,
+    Disconnected,
+)
 
 WAIT_S = 30
 QUICK = Backoff(first_s=0.01, ceiling_s=0.05)
@@ -163,6 +172,19 @@ def test_a_confirm_that_means_stored_comes_only_when_the_message_was_taken(embed
     embedded.call(consumer.nack, tags[0], requeue=False)
     embedded.call(consumer.ack, *tags[1:])
     assert sorted(recorder.wait_count(4)) == [False, False, True, True]
+
+
+def test_a_consumer_beyond_the_channels_of_a_connection_waits_for_one_to_be_free(embedded, connect, events) -> None:
+    embedded.call(embedded.broker.declare_queue, "crowded")
+    connection = connect(embedded.url)
+    consumers = [connection.consume("crowded", lambda deliveries: None) for _ in range(2047)]
+    for _ in consumers:
+        events.wait(ConsumerReady)
+    late = connection.consume("crowded", lambda deliveries: None)
+    assert "channels" in events.wait(ConsumerLost, code=0).reason
+    consumers[0].cancel()
+    events.wait(ConsumerReady)
+    assert late.is_ready
 
 
 def test_nonsense_from_the_broker_costs_only_the_connection(embedded, relay, connect, events) -> None:

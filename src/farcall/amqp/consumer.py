@@ -13,7 +13,7 @@ from farcall.amqp.acks import AckTracker
 from farcall.amqp.events import ConsumerLost, ConsumerReady
 from farcall.amqp.host import Host
 from farcall.amqp.interface import Delivery, OnMessages
-from farcall.amqp.link import ConsumerChannel, Link
+from farcall.amqp.link import ConsumerChannel, Link, NoChannel
 from farcall.amqp.loop import Timer
 from farcall.amqp.reconnect import Reopen
 
@@ -52,10 +52,10 @@ class QueueConsumer:
     # From any thread
 
     def ack(self, deliveries: Iterable[Delivery]) -> None:
-        self._host.post(self._ack, deliveries)
+        self._host.post(self._ack, tuple(deliveries))  # the caller may go on changing his list
 
     def nack(self, deliveries: Iterable[Delivery], requeue: bool) -> None:
-        self._host.post(self._nack, deliveries, requeue)
+        self._host.post(self._nack, tuple(deliveries), requeue)
 
     def cancel(self) -> None:
         self._host.post(self._cancel)
@@ -150,7 +150,10 @@ class QueueConsumer:
             return
         self._epoch = self._host.next_epoch()
         self._tracker = AckTracker()
-        self._channel = self._link.consumer_channel(self, self._queue, self._prefetch, self._exclusive)
+        try:
+            self._channel = self._link.consumer_channel(self, self._queue, self._prefetch, self._exclusive)
+        except NoChannel as exc:
+            self.channel_closed(0, str(exc), False)
 
     def _forget_channel(self) -> None:
         self._channel = None

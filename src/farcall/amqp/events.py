@@ -75,7 +75,7 @@ class ConsumerLost:
 
     Attributes:
         code: AMQP reply code: 403 not permitted, or another consumer holds the queue exclusively; 404 no such
-            queue; 0 if the broker cancelled it (the queue was deleted).
+            queue; 0 if the broker cancelled it (the queue was deleted), or has no channel left for it.
     """
 
     queue: str
@@ -93,7 +93,8 @@ class PublisherReady:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublisherLost:
-    """The broker closed the publisher's channel while the connection stayed; `code` is its AMQP reply code."""
+    """The broker closed the publisher's channel while the connection stayed; `code` is its AMQP reply code, 0 if
+    there is no channel left for it."""
 
     exchange: str
     code: int

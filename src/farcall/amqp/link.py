@@ -22,6 +22,7 @@ __all__ = [
     "Link",
     "LinkFactory",
     "LinkOwner",
+    "NoChannel",
     "PublisherChannel",
     "PublisherOwner",
     "Target",
@@ -109,7 +110,13 @@ class PublisherChannel(Protocol):
     def close(self) -> None: ...
 
 
+class NoChannel(Exception):
+    """The link cannot open a channel now: it has as many as the broker allows, or is about to close."""
+
+
 class Link(Protocol):
+    """One login. Opening a channel raises NoChannel."""
+
     def consumer_channel(self, owner: ConsumerOwner, queue: str, prefetch: int, exclusive: bool) -> ConsumerChannel: ...
 
     def publisher_channel(self, owner: PublisherOwner, exchange: str, queue: str) -> PublisherChannel: ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from pika.adapters.select_connection import SelectConnection
 from pika.channel import Channel as PikaChannel
 
 from farcall.amqp.envelope import OutMessage, frames_of
-from farcall.amqp.link import ChannelOwner, ConsumerOwner, LinkOwner, PublisherOwner, Target
+from farcall.amqp.link import ChannelOwner, ConsumerOwner, LinkOwner, NoChannel, PublisherOwner, Target
 from farcall.amqp.loop import THREAD_PREFIX, Loop
 
 __all__ = ["PikaLink"]
@@ -39,7 +40,7 @@ class PikaLink:
     def __init__(self, loop: Loop, target: Target, owner: LinkOwner) -> None:
         _hush_pika()
         self._owner: LinkOwner | None = owner
-        self._channels: list[_Channel] = []
+        self._channels: weakref.WeakSet[_Channel] = weakref.WeakSet()
         self._connection = SelectConnection(
             _parameters(target),
             on_open_callback=self._on_open,
@@ -50,12 +51,12 @@ class PikaLink:
 
     def consumer_channel(self, owner: ConsumerOwner, queue: str, prefetch: int, exclusive: bool) -> _ConsumerChannel:
         channel = _ConsumerChannel(self._connection, owner, queue, prefetch, exclusive)
-        self._channels.append(channel)
+        self._channels.add(channel)
         return channel
 
     def publisher_channel(self, owner: PublisherOwner, exchange: str, queue: str) -> _PublisherChannel:
         channel = _PublisherChannel(self._connection, owner, exchange, queue)
-        self._channels.append(channel)
+        self._channels.add(channel)
         return channel
 
     def close(self) -> None:
@@ -78,7 +79,7 @@ class PikaLink:
 
     def _detach(self) -> LinkOwner | None:
         owner, self._owner = self._owner, None
-        for channel in self._channels:
+        for channel in list(self._channels):
             channel.detach()
         self._channels.clear()
         return owner
@@ -107,7 +108,10 @@ class _Channel:
         self._is_attached = True
         self._base_owner = owner
         self._connection = connection
-        self._pika: PikaChannel = connection.channel(on_open_callback=self._on_open)
+        try:
+            self._pika: PikaChannel = connection.channel(on_open_callback=self._on_open)
+        except exceptions.AMQPError as exc:
+            raise NoChannel(repr(exc)) from exc
         self._pika.add_on_close_callback(self._on_close)
 
     def detach(self) -> None:

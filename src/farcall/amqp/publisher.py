@@ -14,7 +14,7 @@ from farcall.amqp.envelope import Envelopes, OutMessage
 from farcall.amqp.events import PublisherLost, PublisherReady
 from farcall.amqp.host import Host
 from farcall.amqp.interface import OnDone
-from farcall.amqp.link import Link, PublisherChannel
+from farcall.amqp.link import Link, NoChannel, PublisherChannel
 from farcall.amqp.loop import Timer
 from farcall.amqp.outbox import Outbox, Settled
 from farcall.amqp.reconnect import Reopen
@@ -151,8 +151,12 @@ class ConfirmPublisher:
 
     def _open(self) -> None:
         self._timer = None
-        if self._link is not None:
+        if self._link is None:
+            return
+        try:
             self._channel = self._link.publisher_channel(self, self._exchange, self._queue)
+        except NoChannel as exc:
+            self.channel_closed(0, str(exc), False)
 
     def _forget_channel(self, blamed: bool) -> None:
         self._channel = None
