@@ -6,13 +6,15 @@ errors mean is `failures`'s.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections import deque
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from parsl.executors.high_throughput.errors import WorkerLost
 from parsl.serialize import deserialize
 
 from farcall.endpoint.engines.base import (
@@ -22,18 +24,21 @@ from farcall.endpoint.engines.base import (
     EngineStartFailed,
     EngineTask,
 )
+from farcall.endpoint.engines.bundling import MAX_CALLS, PATIENCE_S
 from farcall.endpoint.engines.config import GlobusComputeConfig, GlobusMPIConfig
+from farcall.endpoint.engines.flights import Flight, Flights
 from farcall.endpoint.engines.handover import TaskSettings
 from farcall.endpoint.engines.parsl.failures import failure_of, load_exception
 from farcall.endpoint.engines.parsl.keeper import Keeper
 from farcall.endpoint.engines.parsl.nodes import Nodes
 from farcall.endpoint.engines.texts import not_started_text
 from farcall.endpoint.engines.window import Window
-from farcall.worker.bundle import pack_tasks, unpack_results
+from farcall.worker.bundle import pack_tasks, read_record, unpack_answers
 
 __all__ = ["ParslEngine"]
 
 _ASK_NODES_S = 0.1
+_OVERDUE_S = 2 * PATIENCE_S
 
 
 class ParslEngine:
@@ -63,12 +68,12 @@ class ParslEngine:
         self._log_dir = str(run_dir / config.label)
         self._lock = threading.Lock()
         self._landed = threading.Condition(self._lock)
-        self._unsent: deque[EngineTask] = deque()
-        self._flights: dict[int, list[EngineTask]] = {}  # number at the executor → tasks that travel under it
-        self._held = 0  # in both of them
+        self._flights = Flights()
+        self._records_dir = run_dir / config.label / "bundles"
+        self._is_local = marker is not None
         self._total = 0
         self._backlog = 0
-        self._window = Window(horizon_s=0.025, least=1, most=256)
+        self._window = Window(horizon_s=0.1, least=1, most=4096)
         self._nodes = Nodes()
         self._executor: Any = None  # None while there is none that takes tasks
         self._last_executor: Any = None
@@ -90,6 +95,7 @@ class ParslEngine:
     def start(self, callbacks: EngineCallbacks) -> None:
         self._callbacks = callbacks
         try:
+            self._records_dir.mkdir(parents=True, exist_ok=True)
             self._keeper.start()
         except Exception as exc:
             reason = f"{exc or type(exc).__name__}; see interchange.log in {self._log_dir}"
@@ -103,8 +109,7 @@ class ParslEngine:
                 if reason is not None:
                     refused.append((task.task_id, reason))
                     continue
-                self._unsent.append(task)
-                self._held += 1
+                self._flights.add(task)
                 self._total += 1
             self._dispatch()
             is_short = self._is_short()
@@ -117,7 +122,9 @@ class ParslEngine:
         with self._lock:
             if self._is_stopping or (self._executor is None and self._refusing is None):
                 return 0
-            return max(0, self._slots() + self._window.extra(time.monotonic()) - self._held)
+            slots = self._slots()
+            extra = min(self._window.extra(time.monotonic()), 2 * MAX_CALLS * slots)
+            return max(0, slots + extra - self._flights.held)
 
     def note_backlog(self, count: int) -> None:
         with self._lock:
@@ -128,16 +135,11 @@ class ParslEngine:
 
     def cancel(self, task_id: str) -> bool:
         with self._lock:
-            for task in self._unsent:
-                if task.task_id == task_id:
-                    self._unsent.remove(task)
-                    self._held -= 1
-                    return True
-        return False
+            return self._flights.cancel(task_id)
 
     def status(self) -> Mapping[str, Any]:
         with self._lock:
-            executor, nodes, held, total = self._last_executor, self._nodes, self._held, self._total
+            executor, nodes, held, total = self._last_executor, self._nodes, self._flights.held, self._total
         provider = executor.provider
         most = executor.max_workers_per_node
         return {
@@ -172,14 +174,14 @@ class ParslEngine:
         executor = self._keeper.stop()
         if executor is None:
             return
-        if self._flights:
+        if self._flights.in_flight:
             self._let_finish(executor, until_s)
         self._keeper.end(executor)
 
     # -- what the keeper says
 
     def load(self) -> int:
-        return self._held + self._backlog
+        return self._flights.held + self._backlog
 
     def executor_ready(self, executor: Any) -> None:
         with self._lock:
@@ -188,26 +190,34 @@ class ParslEngine:
             self._dispatch()
         self._report.demand()
 
-    def executor_lost(self, failure: EngineFailure) -> None:
+    def executor_gone(self) -> None:
         with self._lock:
             self._executor, self._nodes = None, Nodes()
-            lost = [task.task_id for tasks in self._flights.values() for task in tasks]
-            self._flights.clear()
-            self._held -= len(lost)
-            self._landed.notify_all()
-        for task_id in lost:
-            self._report.failed(task_id, failure)
+
+    def executor_lost(self, failure: EngineFailure) -> None:
+        """Nothing comes back from what is under way. On this machine the workers are certainly dead by now."""
+        for number, flight in self._flights.numbers():
+            self._crashed(number, flight, failure, is_worker_dead=self._is_local)
 
     def refuse(self, reason: str) -> None:
         with self._lock:
             self._refusing = reason
-            waiting = [task.task_id for task in self._unsent]
-            self._unsent.clear()
-            self._held -= len(waiting)
-        self.executor_lost(_not_started(reason))
-        for task_id in waiting:
-            self._report.failed(task_id, _not_started(reason))
+            waiting = self._flights.take_waiting()
+        for task in waiting:
+            self._report.failed(task.task_id, _not_started(reason))
         self._report.demand()
+
+    def look_after(self) -> None:
+        """Bundles that take longer than they should have given back what has not started: other workers may be idle."""
+        with self._lock:
+            overdue = self._flights.overdue(sent_before_s=time.monotonic() - _OVERDUE_S)
+        for number, flight in overdue:
+            record = read_record(str(flight.record))
+            with self._lock:
+                outcome = self._flights.looked(number, record)
+                self._dispatch()
+            for task_id, packed_result in outcome.finished.items():
+                self._report.finished(task_id, packed_result)
 
     def nodes_changed(self, nodes: Nodes) -> None:
         has_grown = nodes.workers > self._nodes.workers
@@ -228,27 +238,38 @@ class ParslEngine:
         return executor
 
     def _results(self, messages: Sequence[dict[str, Any]]) -> None:
-        finished: list[tuple[str, bytes]] = []
-        failed: list[tuple[str, EngineFailure]] = []
+        finished: dict[str, bytes] = {}
         for message in messages:
-            with self._lock:
-                tasks = self._flights.pop(message["task_id"], [])
+            number = message["task_id"]
             if "result" in message:
-                results = unpack_results(deserialize(message["result"]))
-                finished.extend((task.task_id, result) for task, result in zip(tasks, results, strict=True))
-            else:
-                failure = failure_of(load_exception(message["exception"]), self._log_dir)
-                failed.extend((task.task_id, failure) for task in tasks)
+                answers = unpack_answers(deserialize(message["result"]))
+                with self._lock:
+                    flight = self._flights.flight(number)
+                    finished.update(self._flights.landed(number, answers).finished)
+                _remove_record(flight)
+            elif (flight := self._flights.flight(number)) is not None:
+                exc = load_exception(message["exception"])
+                self._crashed(
+                    number, flight, failure_of(exc, self._log_dir), is_worker_dead=isinstance(exc, WorkerLost)
+                )
         with self._lock:
-            self._held -= len(finished) + len(failed)
             self._window.completed(len(finished), time.monotonic())
             self._dispatch()
             self._landed.notify_all()
-        for task_id, result in finished:
-            self._report.finished(task_id, result)
-        for task_id, failure in failed:
-            self._report.failed(task_id, failure)
+        for task_id, packed_result in finished.items():
+            self._report.finished(task_id, packed_result)
         self._report.demand()
+
+    def _crashed(self, number: int, flight: Flight, failure: EngineFailure, *, is_worker_dead: bool) -> None:
+        record = read_record(flight.record) if flight.record is not None else None
+        with self._lock:
+            outcome = self._flights.crashed(number, record, is_worker_dead=is_worker_dead)
+            self._landed.notify_all()
+        _remove_record(flight)
+        for task_id, packed_result in outcome.finished.items():
+            self._report.finished(task_id, packed_result)
+        for task in outcome.lost:
+            self._report.failed(task.task_id, failure)
 
     # -- helpers; the lock is held
 
@@ -276,10 +297,13 @@ class ParslEngine:
         return None
 
     def _dispatch(self) -> None:
-        while self._unsent and self._executor is not None and not self._is_stopping:
-            task = self._unsent.popleft()
-            packed = pack_tasks([self._settings.apply(task)])
-            self._flights[self._executor.send(packed, dict(task.resource_specification))] = [task]
+        if self._executor is None or self._is_stopping:
+            return
+        for tasks in self._flights.next(slots=self._slots()):
+            record = str(self._records_dir / uuid.uuid4().hex) if len(tasks) > 1 else None
+            packed = pack_tasks([self._settings.apply(task) for task in tasks], record=record, patience_s=PATIENCE_S)
+            number = self._executor.send(packed, dict(tasks[0].resource_specification))
+            self._flights.departed(number, Flight(tasks=tasks, record=record, sent_s=time.monotonic()))
 
     def _slots(self) -> int:
         """Tasks that workers can have: those connected, or those that the blocks under way (or a first one) bring."""
@@ -291,7 +315,7 @@ class ParslEngine:
         return max(expected, self._nodes.workers + prefetch * self._nodes.count)
 
     def _is_short(self) -> bool:
-        return self._nodes.workers == 0 and self._held + self._backlog > 0
+        return self._nodes.workers == 0 and self._flights.held + self._backlog > 0
 
     # -- the end
 
@@ -300,6 +324,14 @@ class ParslEngine:
         while time.monotonic() < until_s and executor.tasks_at_nodes() > 0:
             with self._lock:
                 self._landed.wait(timeout=min(_ASK_NODES_S, max(0.0, until_s - time.monotonic())))
+
+
+def _remove_record(flight: Flight | None) -> None:
+    if flight is not None and flight.record is not None:
+        try:
+            os.unlink(flight.record)
+        except OSError:
+            pass  # the worker does not share our files
 
 
 def _not_started(reason: str) -> EngineFailure:

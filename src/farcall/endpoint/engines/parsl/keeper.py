@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 from parsl.jobs.strategy import Strategy
 
-from farcall.endpoint.engines.base import EngineFailure
+from farcall.endpoint.engines.base import CODE_NOT_STARTED, EngineFailure
 from farcall.endpoint.engines.config import JobStatusConfig
 from farcall.endpoint.engines.leftovers import end_marked
 from farcall.endpoint.engines.parsl.executor import InterchangeGone
 from farcall.endpoint.engines.parsl.failures import blocks_failed, interchange_lost
 from farcall.endpoint.engines.parsl.nodes import Nodes, read_nodes
-from farcall.endpoint.engines.texts import describe_exit
+from farcall.endpoint.engines.texts import describe_exit, not_started_text
 
 __all__ = ["Keeper", "Owner"]
 
@@ -42,13 +42,19 @@ class Owner(Protocol):
     def executor_ready(self, executor: Any) -> None:
         """Tasks go to this one from now on."""
 
+    def executor_gone(self) -> None:
+        """Tasks cannot be given to the executor any more."""
+
     def executor_lost(self, failure: EngineFailure) -> None:
-        """What was given to the executor has failed so; what was not can wait for the next one."""
+        """And it has ended, with its blocks: what it had has failed so; what was not given to it can wait."""
 
     def refuse(self, reason: str) -> None:
-        """Fail all tasks with this reason, and those to come, until the next `executor_ready`."""
+        """Fail the tasks that wait, and those to come, until the next `executor_ready`."""
 
     def nodes_changed(self, nodes: Nodes) -> None: ...
+
+    def look_after(self) -> None:
+        """Called now and then while there is work."""
 
     def gave_up(self, reason: str) -> None: ...
 
@@ -200,6 +206,7 @@ class Keeper:
         if nodes.workers or self._owner.load() == 0:
             self._is_short = False
         self._owner.nodes_changed(nodes)
+        self._owner.look_after()
         if has_changed:
             _log.info(
                 "Connected workers changed",
@@ -226,8 +233,7 @@ class Keeper:
     def _recover(self, how: str) -> None:
         """The interchange is gone: what it had is lost; a new one takes over."""
         _log.error("Parsl's interchange is gone; starting a new one", extra={"event": "engine.lost", "how": how})
-        self._owner.executor_lost(interchange_lost(how, self._log_dir))
-        self._end_own()
+        self._end_own(interchange_lost(how, self._log_dir))
         if time.monotonic() - self._started_s > _STABLE_S:
             self._restarts = 0
         reason = f"the interchange was {how}"
@@ -253,8 +259,9 @@ class Keeper:
             "No block could be started; tasks fail until the next attempt",
             extra={"event": "engine.blocked", "wait_s": wait_s, "reason": text},
         )
-        self._owner.refuse(f"{text}\nThe endpoint tries again {wait_s:g} s after this happened.")
-        self._end_own()
+        reason = f"{text}\nThe endpoint tries again {wait_s:g} s after this happened."
+        self._owner.refuse(reason)
+        self._end_own(EngineFailure(code=CODE_NOT_STARTED, text=not_started_text(reason), is_system_failure=False))
         if self._is_stopped_within(wait_s):
             return
         try:
@@ -262,9 +269,11 @@ class Keeper:
         except Exception as exc:
             self._give_up(f"a new interchange did not start: {exc or type(exc).__name__}")
 
-    def _end_own(self) -> None:
+    def _end_own(self, failure: EngineFailure) -> None:
         executor, self._executor = self._executor, None
+        self._owner.executor_gone()
         self.end(executor)
+        self._owner.executor_lost(failure)
 
     def _give_up(self, reason: str) -> None:
         self._is_stopping = True
