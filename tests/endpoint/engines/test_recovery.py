@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,81 @@ def test_an_interchange_that_cannot_start_is_told_at_start(tmp_path: Path, recor
     with pytest.raises(EngineStartFailed, match="interchange"):
         engine.start(recorder)
     engine.shutdown(0)
+
+
+def die_at(number: int, fatal: int) -> int:
+    import os
+    import signal
+
+    if number == fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def wait_at(number: int, slow: int, port: int) -> int:
+    import os
+    import socket
+
+    if number == slow:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(str(os.getpid()).encode())
+            connection.recv(1)
+    return number
+
+
+@pytest.fixture(scope="module")
+def bundler(start_engine: Callable[..., Any], task: Callable[..., EngineTask]) -> Any:
+    """A running engine whose one worker is known to be quick at every function."""
+    running = start_engine({**PARSL, "provider": {"type": "LocalProvider", "init_blocks": 1}})
+    bundles: list[int] = []
+    real = running.engine._executor.send
+    running.bundles = bundles
+
+    def send(packed: bytes, *rest: Any) -> int:
+        bundles.append(len(pickle.loads(packed)[0]))
+        return int(real(packed, *rest))
+
+    running.engine._executor.send = send
+    return running
+
+
+def quick_at(running: Any, make: Callable[[int], EngineTask]) -> None:
+    """Let the engine learn that the function is quick."""
+    for number in range(5):
+        (one,) = running.submit(make(number))
+        assert running.heard.value(one) == number
+
+
+def with_function(make: Callable[..., EngineTask], function_id: str) -> Callable[..., EngineTask]:
+    return lambda *args: replace(make(*args), function_id=function_id)
+
+
+def test_a_lost_bundle_costs_only_the_call_that_ran(bundler: Any, task: Callable[..., EngineTask]) -> None:
+    make = with_function(task, "die_at")
+    quick_at(bundler, lambda number: make(die_at, number, -1))
+    bundler.bundles.clear()
+    tasks = bundler.submit(*(make(die_at, number, 20) for number in range(40)))
+    failure = bundler.heard.failure(tasks[20])
+    assert failure.code == "WORKER_LOST"
+    others = [one for number, one in enumerate(tasks) if number != 20]
+    assert [bundler.heard.value(one) for one in others] == [number for number in range(40) if number != 20]
+    assert max(bundler.bundles) > 1
+    assert list((bundler.directory / "GlobusComputeEngine-HighThroughputExecutor" / "bundles").iterdir()) == []
+
+
+def test_a_call_that_lasts_gives_the_rest_of_its_bundle_back(
+    bundler: Any, task: Callable[..., EngineTask], desk: Any
+) -> None:
+    make = with_function(task, "wait_at")
+    quick_at(bundler, lambda number: make(wait_at, number, -1, desk.port))
+    tasks = bundler.submit(*(make(wait_at, number, 10, desk.port) for number in range(30)))
+    _, connection = desk.next()
+    before = [bundler.heard.value(one) for one in tasks[:10]]  # known although their bundle has not come back
+    assert before == list(range(10))
+    assert bundler.engine._flights.waiting or bundler.engine._flights.in_flight > 1
+    connection.close()
+    assert [bundler.heard.value(one) for one in tasks] == list(range(30))
+    assert all(len(outcomes) == 1 for outcomes in bundler.heard.outcomes.values())
 
 
 AGENT = """

@@ -144,7 +144,7 @@ def _address(value: Any) -> Any:
 class _HtexConfig(_EngineSection):
     """The keys of Parsl's HighThroughputExecutor that both engines on it share; see Parsl's documentation of it.
 
-    Periods and thresholds of None: 30 and 120 s, the documented defaults; on this very machine (LocalProvider) 5
+    Periods and thresholds of None: 30 and 120 s, the documented defaults; on this very machine (LocalProvider) 2
     and 20 s, since a lost worker is noticed once per period.
     """
 

@@ -26,7 +26,7 @@ __all__ = ["build_parsl_engine"]
 _LOOPBACK = "127.0.0.1"
 _SELECTORS = {"RandomManagerSelector": RandomManagerSelector, "BlockIdManagerSelector": BlockIdManagerSelector}
 _HEARTBEAT_S = (30, 120)  # period, threshold: Parsl's
-_LOCAL_HEARTBEAT_S = (5, 20)  # a lost worker is noticed once per period, and here a heartbeat costs nothing
+_LOCAL_HEARTBEAT_S = (2, 20)  # a lost worker is noticed once per period, and here a heartbeat costs nothing
 
 
 def build_parsl_engine(
