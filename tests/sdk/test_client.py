@@ -214,9 +214,13 @@ def test_the_services_address_may_be_given_in_several_ways(monkeypatch, tmp_path
         Client(app=object(), **make)
 
 
-def test_logout_forgets_the_token(monkeypatch, tmp_path) -> None:
+def test_logout_revokes_the_token_and_forgets_it(client, service, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("FARCALL_USER_DIR", str(tmp_path))
     store = TokenStore()
-    store.put("http://localhost:5000", StoredToken(access_token="t", identity_id="i", username="u"))
-    Client("local", do_version_check=False).logout()
-    assert store.get("http://localhost:5000") is None
+    for refused in (False, True):
+        store.put(client.api.url, StoredToken(access_token="t", identity_id="i", username="u"))
+        answer = (401, {"message": "unknown token"}) if refused else (200, {})
+        service.before = lambda request, document, answer=answer: answer
+        client.logout()
+        assert store.get(client.api.url) is None
+        assert service.requests[-1] == ("POST", "/v3/logout")

@@ -663,12 +663,14 @@ def tell():
     print(len(service.tasks))
 atexit.register(tell)   # runs after the SDK's own, which is registered later
 futures = [executor.submit(pow, 2, n) for n in range(300)]
+{ending}
 """
 
 
-def test_a_program_that_ends_at_once_has_sent_its_calls_and_does_not_wait_for_results(tmp_path) -> None:
+@pytest.mark.parametrize("ending", ["", "executor.shutdown(wait=False)", "del executor"])
+def test_a_program_that_ends_at_once_has_sent_its_calls_and_does_not_wait_for_results(tmp_path, ending) -> None:
     program = tmp_path / "fire_and_forget.py"
-    program.write_text(PROGRAM.format(here=os.path.dirname(__file__)))
+    program.write_text(PROGRAM.format(here=os.path.dirname(__file__), ending=ending))
     done = subprocess.run(
         [sys.executable, str(program)], capture_output=True, text=True, timeout=60, env={**os.environ, "HOME": "/tmp"}
     )

@@ -101,6 +101,10 @@ class ApiClient:
         """The caller's identity: at least `identity_id` and `username`. Ours."""
         return _object(self._get("/v3/whoami"))
 
+    def logout(self) -> None:
+        """Have the service revoke the token of this client. Ours."""
+        self._http.request("POST", "/v3/logout", is_repeatable=True)
+
     def result_connection(self) -> ResultConnection:
         """A fresh credential to read the caller's result queues with."""
         return _filled(ResultConnection, self._get("/v2/get_amqp_result_connection_url"))

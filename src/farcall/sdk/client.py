@@ -15,7 +15,7 @@ from farcall.sdk.calls import function_registration, source_registration
 from farcall.sdk.hardware import hardware_report
 from farcall.sdk.outcomes import ResultReader, ended_from_document
 from farcall.serialize import ComputeSerializer, PureSourceTextInspect, StrategyLike
-from farcall.wire.errors import TaskNotFound, TaskPending, VersionMismatch
+from farcall.wire.errors import TaskNotFound, TaskPending, Unauthenticated, VersionMismatch
 from farcall.wire.rest import EndpointRegistration
 from farcall.wire.versions import is_at_least
 
@@ -88,8 +88,17 @@ class Client:
             raise VersionMismatch("SDK", __version__, need)
 
     def logout(self) -> None:
-        """Forget the stored token for this service."""
-        TokenStore().remove(self.api.url)
+        """Have the service revoke this client's token, and forget it if it is the stored one.
+
+        Raises:
+            ServiceUnreachable: it could not be revoked; it is forgotten here all the same.
+        """
+        try:
+            self.api.logout()
+        except Unauthenticated:
+            pass  # revoked already
+        finally:
+            TokenStore().remove(self.api.url)
 
     def get_result_amqp_url(self) -> dict[str, str]:
         """A credential to read one's own result queues with: `queue_prefix` and `connection_url`."""

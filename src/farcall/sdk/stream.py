@@ -411,8 +411,11 @@ def shared_stream(api: ApiClient, amqp_port: int | None, connect: ConnectionFact
         return stream
 
 
-def close_streams(timeout_s: float) -> None:
-    """Close all connections of the process, politely, at its end."""
-    if os.getpid() == _streams_pid:
-        for stream in list(_streams.values()):
+def close_streams(timeout_s: float, url: str | None = None) -> None:
+    """Close the process's connections, politely: all, or those to one service. Futures that are open stay so."""
+    if os.getpid() != _streams_pid:
+        return
+    service = None if url is None else canonical_url(url)
+    for key, stream in list(_streams.items()):
+        if service is None or key[0][0] == service:
             stream.close(timeout_s)

@@ -107,12 +107,17 @@ class Submitter:
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until every call added so far has been sent, or has failed; False after `timeout_s`."""
-        thread = self._thread
-        if thread is None or not thread.is_alive():
-            return True
         done = threading.Event()
-        self._inbox.put(done)
-        return done.wait(timeout_s)
+        with self._lock:
+            thread, is_closed = self._thread, self._is_closed
+            if not is_closed:
+                self._inbox.put(done)
+        if thread is None or not thread.is_alive():  # nothing to send, or the thread of a forked child's parent
+            return True
+        if not is_closed:
+            return done.wait(timeout_s)
+        thread.join(timeout_s)
+        return not thread.is_alive()
 
     def close(self, *, drop: bool = False) -> None:
         """Take no more calls; those that were taken are sent, or with `drop` cancelled. Returns at once."""

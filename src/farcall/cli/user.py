@@ -1,0 +1,429 @@
+"""The user's command, `farcall`: log in, look at endpoints and tasks, cancel, try an endpoint out.
+
+Composes the REST client with the token store and the terminal. What is heavy (the SDK) is imported by the commands that
+run something.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from farcall import __version__
+from farcall.client.rest import ApiClient
+from farcall.client.settings import service_url
+from farcall.client.tokens import StoredToken, TokenStore
+from farcall.wire.errors import (
+    ApiError,
+    FarcallError,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    ResourceLocked,
+    ServiceUnavailable,
+    ServiceUnreachable,
+    TaskPending,
+    Unauthenticated,
+)
+
+__all__ = ["main"]
+
+EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_SOFTWARE, EX_TEMPFAIL, EX_NOPERM = 64, 65, 69, 70, 75, 77
+
+_STATUS_BY_ERROR: tuple[tuple[type[BaseException], int], ...] = (
+    (ServiceUnreachable, EX_UNAVAILABLE),
+    (ServiceUnavailable, EX_UNAVAILABLE),
+    (RateLimited, EX_TEMPFAIL),
+    (ResourceLocked, EX_TEMPFAIL),
+    (TaskPending, EX_TEMPFAIL),
+    (Unauthenticated, EX_NOPERM),
+    (Forbidden, EX_NOPERM),
+    (NotFound, EX_DATAERR),
+    (InvalidRequest, EX_DATAERR),
+    (PayloadTooLarge, EX_DATAERR),
+    (ValueError, EX_DATAERR),
+)
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Use a Farcall service: log in, look at endpoints and tasks, try an endpoint out.
+
+    \b
+    On the machine whose user started the service, no login is needed:
+      farcall endpoints
+      farcall run my-first-endpoint hostname
+    \b
+    Elsewhere, once:
+      farcall login https://farcall.example.org
+    """
+
+
+@main.command()
+@click.argument("url", required=False)
+def login(url: str | None) -> None:
+    """Log in at the service at URL, and remember both as what is used from now on.
+
+    Asks for a token, which the service's administrator gives you; in scripts it is taken from the environment
+    variable FARCALL_TOKEN or from standard input. It is kept in ~/.farcall/tokens.json, readable only by you.
+
+    \b
+    Examples:
+      farcall login https://farcall.example.org
+      farcall login http://localhost:5000 < token.txt
+    """
+    with _errors_as_exit_codes():
+        store = TokenStore()
+        address = service_url(url, store)
+        token = os.environ.get("FARCALL_TOKEN") or _asked_token(address)
+        with ApiClient(address, token, store=store) as client:
+            identity = client.whoami()
+        stored = StoredToken(
+            access_token=token.strip(), identity_id=str(identity["identity_id"]), username=str(identity["username"])
+        )
+        store.put(address, stored)
+        store.set_default(address)
+        click.echo(f"Logged in as {stored.username} at {address}, which is the default from now on.")
+
+
+def _asked_token(address: str) -> str:
+    if sys.stdin.isatty():
+        token = str(click.prompt(f"Token for {address}", hide_input=True))
+    else:
+        token = sys.stdin.readline()
+    if not token.strip():
+        _fail("No token was given: paste one, pipe one in, or set FARCALL_TOKEN.", EX_NOPERM)
+    return token.strip()
+
+
+@main.command()
+@click.argument("url", required=False)
+def logout(url: str | None) -> None:
+    """Have the service revoke the stored token, and forget it.
+
+    Endpoints of yours that use the token run on until they register again.
+
+    \b
+    Example:
+      farcall logout https://farcall.example.org
+    """
+    with _errors_as_exit_codes():
+        store = TokenStore()
+        address = service_url(url, store)
+        stored = store.get(address)
+        if stored is None:
+            click.echo(f"No token for {address} is stored.")
+            return
+        store.remove(address)
+        with ApiClient(address, stored.access_token, store=store) as client:
+            try:
+                client.logout()
+            except Unauthenticated:
+                pass  # revoked or expired already
+            except FarcallError as exc:
+                _fail(f"The token is forgotten here, but could not be revoked: {exc}", _status_of(exc))
+        click.echo(f"Logged out from {address}.")
+
+
+@main.command()
+@_json_option
+def whoami(as_json: bool) -> None:
+    """Show who you are at which service.
+
+    \b
+    Example:
+      farcall whoami
+    """
+    with _service() as client:
+        identity = {**client.whoami(), "service": client.url}
+        if as_json:
+            _print_json(identity)
+            return
+        role = ", administrator" if identity.get("is_admin") else ""
+        click.echo(f"{identity['username']} ({identity['identity_id']}{role}) at {client.url}")
+
+
+@main.command()
+@_json_option
+def version(as_json: bool) -> None:
+    """Show the version of this command and of the service.
+
+    \b
+    Example:
+      farcall version
+    """
+    document: dict[str, Any] = {"farcall": __version__, "service": None, "service_version": None}
+    problem = ""
+    with _errors_as_exit_codes():
+        address = service_url()
+        try:
+            with ApiClient(address) as client:
+                answer = client.version()
+            document.update(service=address, service_version=answer.get("farcall"), api=answer.get("api"))
+        except FarcallError as exc:
+            problem = str(exc)
+    if as_json:
+        _print_json(document)
+        return
+    click.echo(f"farcall {__version__}")
+    click.echo(problem or f"service {document['service_version'] or 'of another family'} at {document['service']}")
+
+
+@main.command()
+@click.option("--role", type=click.Choice(["owner", "any"]), default="owner", help="Only yours, or all you may use.")
+@_json_option
+def endpoints(role: str, as_json: bool) -> None:
+    """List endpoints and whether they are online.
+
+    \b
+    Examples:
+      farcall endpoints
+      farcall endpoints --role any --json
+    """
+    with _service() as client:
+        rows = [{**entry, "status": _status(client, entry["uuid"])} for entry in client.endpoints(role)]
+        if as_json:
+            _print_json(rows)
+            return
+        if not rows:
+            click.echo("No endpoints. `farcall-endpoint configure NAME` makes one.")
+            return
+        table = Table("ID", "Status", "Name", "Display name")
+        for row in rows:
+            shown = "[green]online[/green]" if row["status"] == "online" else "offline"
+            table.add_row(row["uuid"], shown, escape(row["name"]), escape(row.get("display_name") or ""))
+        Console(highlight=False).print(table)
+
+
+def _status(client: ApiClient, endpoint_id: str) -> str:
+    try:
+        return str(client.endpoint_status(endpoint_id).get("status", "unknown"))
+    except NotFound:  # deleted since the list was made
+        return "deleted"
+
+
+@main.command()
+@click.argument("endpoint", metavar="ENDPOINT")
+@_json_option
+def endpoint(endpoint: str, as_json: bool) -> None:
+    """Show an endpoint, named by its id or (one of yours) its name: state, workers, versions.
+
+    \b
+    Example:
+      farcall endpoint my-first-endpoint
+    """
+    with _service() as client:
+        endpoint_id = _endpoint_id(client, endpoint)
+        document = {**client.endpoint(endpoint_id), **_prefixed(client.endpoint_status(endpoint_id))}
+        if as_json:
+            _print_json(document)
+            return
+        report = document["details"]
+        rows = [
+            ("ID", endpoint_id),
+            ("Status", document["status"]),
+            ("Name", document.get("name")),
+            ("Display name", document.get("display_name")),
+            ("Host", document.get("hostname")),
+            ("Local user", document.get("local_user")),
+            ("Version", document.get("endpoint_version")),
+            ("Python", document.get("python_version")),
+            ("Engine", report.get("engine_type")),
+            ("Workers", _workers(report)),
+            ("Tasks", _tasks(report)),
+        ]
+        _print_rows(rows)
+
+
+def _prefixed(status: Mapping[str, Any]) -> dict[str, Any]:
+    details = status.get("details")
+    return {"status": status.get("status", "unknown"), "details": details if isinstance(details, Mapping) else {}}
+
+
+def _workers(report: Mapping[str, Any]) -> str | None:
+    total, idle = report.get("total_workers"), report.get("idle_workers")
+    if total is None:
+        return None
+    return f"{total}" if idle is None else f"{total}, {idle} idle"
+
+
+def _tasks(report: Mapping[str, Any]) -> str | None:
+    pending, outstanding = report.get("pending_tasks"), report.get("outstanding_tasks")
+    return None if pending is None else f"{outstanding or 0} in hand, {pending} of them waiting"
+
+
+@main.command()
+@click.argument("task_id", metavar="TASK")
+@_json_option
+def task(task_id: str, as_json: bool) -> None:
+    """Show a task: its state, when it went through which, and why it failed.
+
+    \b
+    Example:
+      farcall task 01a205c2-652c-7c76-8cb3-f3924a997f88
+    """
+    with _service() as client:
+        document = client.task(task_id)
+        if as_json:
+            _print_json({name: member for name, member in document.items() if name != "result"})
+            return
+        transitions = (document.get("details") or {}).get("task_transitions") or {}
+        rows = [("Task", document.get("task_id")), ("State", document.get("status"))]
+        rows += [(state, _time(at_s)) for state, at_s in sorted(transitions.items(), key=lambda item: item[1])]
+        rows += [("Ended", _time(document.get("completion_t"))), ("Reason", document.get("reason"))]
+        _print_rows(rows)
+        if document.get("exception"):
+            click.echo(f"\n{document['exception']}")
+
+
+@main.command()
+@click.argument("task_id", metavar="TASK")
+def result(task_id: str) -> None:
+    """Print a task's result as Python shows it; the error of a task that failed goes to standard error.
+
+    Loading a result runs code that the worker sent: look only at results of endpoints that you trust.
+
+    \b
+    Example:
+      farcall result 01a205c2-652c-7c76-8cb3-f3924a997f88
+    """
+    from farcall.client.rest import uuid_text
+    from farcall.sdk import Client
+
+    with _service() as client:
+        wanted = uuid_text(task_id, "TASK")
+        try:
+            value = Client(api=client, do_version_check=False).get_result(wanted)
+        except (ApiError, ServiceUnreachable, TaskPending):
+            raise
+        except Exception as exc:  # any: what the function raised
+            _fail(f"{type(exc).__name__}: {exc}" + (f"\n{exc.__cause__}" if exc.__cause__ else ""), 1)
+        click.echo(value if isinstance(value, str) else repr(value))
+
+
+@main.command()
+@click.argument("task_ids", metavar="TASK...", nargs=-1, required=True)
+def cancel(task_ids: tuple[str, ...]) -> None:
+    """Cancel tasks: they do not start any more, or their outcome is discarded if they run.
+
+    \b
+    Example:
+      farcall cancel 01a205c2-652c-7c76-8cb3-f3924a997f88
+    """
+    with _service() as client:
+        for task_id in task_ids:
+            status = client.cancel_task(task_id).get("status")
+            click.echo(f"{task_id}: {status if status == 'cancelled' else f'has ended before ({status})'}")
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("endpoint", metavar="ENDPOINT")
+@click.argument("command", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--walltime", type=float, metavar="SECONDS", help="End the command after this time.")
+def run(endpoint: str, command: tuple[str, ...], walltime: float | None) -> None:
+    """Run a shell command on an endpoint, and print what it prints. Good to try an endpoint out.
+
+    The exit status is the command's. What a shell would interpret goes into quotes. The last 1000 lines
+    of each stream come back.
+
+    \b
+    Examples:
+      farcall run my-first-endpoint hostname
+      farcall run my-first-endpoint 'nvidia-smi | head -15'
+    """
+    from farcall.sdk import Client, Executor, ShellFunction
+
+    with _service() as client:
+        endpoint_id = _endpoint_id(client, endpoint)
+        if _status(client, endpoint_id) != "online":
+            click.echo(f"Endpoint {endpoint_id} is offline; waiting for it. Ctrl-C stops waiting.", err=True)
+        text = " ".join(command)
+        # As an argument of the template rather than the template: braces in it are the shell's.
+        shell = ShellFunction("{command}", walltime=walltime)
+        with Executor(endpoint_id, Client(api=client, do_version_check=False)) as executor:
+            done: Any = executor.submit(shell, command=text).result()  # a ShellResult, since return_dict is off
+        click.echo(done.stdout, nl=False)
+        click.echo(done.stderr, nl=False, err=True)
+        sys.exit(done.returncode if 0 <= done.returncode <= 255 else 1)
+
+
+# --- helpers
+
+
+@contextlib.contextmanager
+def _service() -> Iterator[ApiClient]:
+    with _errors_as_exit_codes(), ApiClient() as client:
+        yield client
+
+
+@contextlib.contextmanager
+def _errors_as_exit_codes() -> Iterator[None]:
+    try:
+        yield
+    except (FarcallError, ValueError) as exc:
+        _fail(exc, _status_of(exc))
+    except KeyboardInterrupt:
+        _fail("Interrupted.", 130)
+
+
+def _status_of(error: BaseException) -> int:
+    return next((status for kind, status in _STATUS_BY_ERROR if isinstance(error, kind)), EX_SOFTWARE)
+
+
+def _fail(message: object, status: int) -> NoReturn:
+    click.echo(str(message).strip(), err=True)
+    sys.exit(status)
+
+
+def _endpoint_id(client: ApiClient, text: str) -> str:
+    """The id that is meant by an id or by the name of one of the caller's endpoints."""
+    from uuid import UUID
+
+    with contextlib.suppress(ValueError):
+        return str(UUID(text))
+    mine = client.endpoints("owner")
+    found = [entry["uuid"] for entry in mine if entry["name"] == text]
+    if len(found) == 1:
+        return str(found[0])
+    if found:
+        raise ValueError(f"{len(found)} of your endpoints are called {text!r}; use an id: {', '.join(found)}")
+    names = ", ".join(sorted({entry["name"] for entry in mine})) or "none yet"
+    raise ValueError(f"{text!r} is neither an endpoint's id nor the name of one of yours ({names}).")
+
+
+def _time(at_s: object) -> str | None:
+    try:
+        at = datetime.fromtimestamp(float(at_s))  # type: ignore[arg-type]  # what is no number is not shown
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def _print_rows(rows: list[tuple[str, Any]]) -> None:
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        if value not in (None, ""):
+            table.add_row(escape(name), escape(str(value)))
+    Console(highlight=False).print(table)
+
+
+def _print_json(document: object) -> None:
+    click.echo(json.dumps(document, indent=2))
+
+
+if __name__ == "__main__":
+    main()

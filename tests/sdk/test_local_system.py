@@ -1,0 +1,319 @@
+"""`farcall.testing.local_system`, and the SDK and the user's command against what it runs: nothing is faked here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, as_completed
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from click.testing import CliRunner, Result
+
+from farcall import Client, Executor
+from farcall.cli.user import main
+from farcall.errors import EndpointNotFound, FunctionNotFound, TaskPending
+from farcall.testing import LocalSystem, local_system
+
+WAIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[LocalSystem]:
+    with local_system() as system:
+        yield system
+
+
+@pytest.fixture
+def executor(system: LocalSystem) -> Iterator[Executor]:
+    with system.executor() as executor:
+        yield executor
+
+
+@pytest.fixture
+def client(system: LocalSystem) -> Client:
+    return system.client()
+
+
+_gates: dict[str, threading.Event] = {}
+
+
+def wait_at(gate: str) -> str:
+    """Runs in a thread of this process, so a test can hold it."""
+    from tests_gates import gates  # type: ignore[import-not-found]
+
+    gates[gate].wait(60)
+    return gate
+
+
+@pytest.fixture
+def gates(monkeypatch: pytest.MonkeyPatch) -> dict[str, threading.Event]:
+    import types
+
+    module = types.ModuleType("tests_gates")
+    module.gates = {}  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tests_gates", module)
+    return module.gates  # type: ignore[attr-defined]
+
+
+def boom(text: str) -> None:
+    raise ValueError(text, 42)
+
+
+def test_calls_run_and_come_back(executor: Executor) -> None:
+    futures = {executor.submit(pow, n, 2): n for n in range(100)}
+    for future in as_completed(futures, timeout=WAIT_S):
+        assert future.result() == futures[future] ** 2
+
+
+def test_an_exception_is_raised_as_its_own_type_with_the_remote_traceback(executor: Executor) -> None:
+    with pytest.raises(ValueError) as caught:
+        executor.submit(boom, "words").result(WAIT_S)
+    assert caught.value.args == ("words", 42)
+    assert "in boom" in str(caught.value.__cause__)
+
+
+def test_an_unknown_endpoint_or_function_is_named_and_the_executor_goes_on(
+    system: LocalSystem, executor: Executor
+) -> None:
+    stranger = str(uuid4())
+    executor.endpoint_id = stranger
+    with pytest.raises(EndpointNotFound, match=stranger):
+        executor.submit(abs, -1).result(WAIT_S)
+    executor.endpoint_id = system.endpoint_id
+    with pytest.raises(FunctionNotFound, match=stranger):
+        executor.submit_to_registered_function(stranger).result(WAIT_S)
+    assert executor.submit(abs, -1).result(WAIT_S) == 1
+
+
+def test_a_call_is_cancelled_at_the_service(
+    executor: Executor, client: Client, gates: dict[str, threading.Event]
+) -> None:
+    gates["c"] = threading.Event()
+    future = executor.submit(wait_at, "c")
+    assert future.cancel()
+    assert future.cancelled()
+    with pytest.raises(CancelledError):
+        future.result(0)
+    gates["c"].set()
+    assert executor.submit(abs, -1).result(WAIT_S) == 1
+
+
+def test_a_group_is_reloaded_with_what_has_ended_and_what_has_not(
+    system: LocalSystem, gates: dict[str, threading.Event]
+) -> None:
+    group = str(uuid4())
+    gates["r"] = threading.Event()
+    with system.executor(task_group_id=group) as first:
+        done = first.submit(abs, -7)
+        assert done.result(WAIT_S) == 7
+        waiting = first.submit(wait_at, "r")
+        assert first.submit(abs, -8).result(WAIT_S) == 8  # so the one before has been accepted as well
+        again = first.reload_tasks()
+        assert again[0].result(WAIT_S) == 7
+        gates["r"].set()
+        assert waiting.result(WAIT_S) == again[1].result(WAIT_S) == "r"
+
+
+def test_a_batch_without_a_queue_is_awaited_by_reloading(
+    system: LocalSystem, client: Client, gates: dict[str, threading.Event]
+) -> None:
+    gates["b"] = threading.Event()
+    function_id = client.register_function(wait_at)
+    batch = client.create_batch()
+    batch.add(function_id, ("b",))
+    answer = client.batch_run(system.endpoint_id, batch)
+    (task_id,) = answer["tasks"][function_id]
+    with pytest.raises(TaskPending):
+        client.get_result(task_id)
+    with system.executor() as executor:
+        (future,) = executor.reload_tasks(answer["task_group_id"])
+        gates["b"].set()
+        assert future.result(WAIT_S) == "b"
+    assert client.get_result(task_id) == "b"
+    assert client.get_task(task_id)["status"] == "success"
+
+
+def test_the_client_sees_the_endpoint(system: LocalSystem, client: Client) -> None:
+    assert system.endpoint_id in [entry["uuid"] for entry in client.get_endpoints()]
+    assert client.get_endpoint_status(system.endpoint_id)["status"] == "online"
+    assert client.get_endpoint_metadata(system.endpoint_id)["display_name"] == "Endpoint of a test"
+    assert client.get_allowed_functions(system.endpoint_id) is None
+    assert client.get_result_amqp_url()["connection_url"].startswith("amqp://")
+
+
+def test_functions_can_be_looked_at_and_deleted(client: Client) -> None:
+    function_id = client.register_function(boom, description="raises")
+    assert client.get_function(function_id)["description"] == "raises"
+    client.delete_function(function_id)
+    with pytest.raises(FunctionNotFound):
+        client.get_function(function_id)
+
+
+def test_the_hardware_of_a_worker_is_reported(system: LocalSystem, executor: Executor) -> None:
+    assert "Cores:" in executor.get_worker_hardware_details()
+
+
+def test_two_systems_live_in_one_process(system: LocalSystem, tmp_path: Path) -> None:
+    with local_system(directory=tmp_path) as other, other.executor() as there, system.executor() as here:
+        assert there.submit(abs, -1).result(WAIT_S) == here.submit(abs, -1).result(WAIT_S) == 1
+        assert other.url != system.url
+    assert (tmp_path / "service" / "farcall.db").exists()
+
+
+# --- the user's command
+
+
+@pytest.fixture
+def farcall(system: LocalSystem, monkeypatch: pytest.MonkeyPatch):
+    for name, value in system.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str, text: str | None = None) -> Result:
+        return CliRunner().invoke(main, list(arguments), input=text)
+
+    return run
+
+
+def test_every_command_says_how_it_is_used(farcall) -> None:
+    for name, command in main.commands.items():
+        done = farcall(name, "--help")
+        assert done.exit_code == 0
+        assert f"farcall {name}" in done.output.split("Example", 1)[1]
+        assert command.short_help is None
+
+
+def test_endpoints_are_listed_with_their_state(farcall, system: LocalSystem) -> None:
+    assert system.endpoint_id in farcall("endpoints").output
+    (entry,) = json.loads(farcall("endpoints", "--json").output)
+    assert (entry["uuid"], entry["status"], entry["name"]) == (system.endpoint_id, "online", "test")
+
+
+def test_an_endpoint_is_shown_by_name_or_id(farcall, system: LocalSystem) -> None:
+    by_name, by_id = farcall("endpoint", "test"), farcall("endpoint", system.endpoint_id)
+    assert by_name.output == by_id.output
+    assert "online" in by_name.output
+    assert json.loads(farcall("endpoint", "test", "--json").output)["name"] == "test"
+    unknown = farcall("endpoint", "nowhere")
+    assert unknown.exit_code == 65
+    assert "'nowhere' is neither" in unknown.output
+
+
+def test_a_command_runs_on_an_endpoint_with_its_own_status(farcall) -> None:
+    done = farcall("run", "test", "echo out; echo {1..3} >&2; exit 3")
+    assert done.exit_code == 3
+    assert done.stdout == "out\n"
+    assert done.stderr == "1 2 3\n"
+    assert farcall("run", "test", "echo", "-n", "x").stdout == "x"
+
+
+def test_a_task_is_shown_and_its_result_printed(farcall, executor: Executor) -> None:
+    good, bad = executor.submit(abs, -42), executor.submit(boom, "words")
+    assert good.result(WAIT_S) == 42
+    assert bad.exception(WAIT_S) is not None
+    shown = farcall("task", good.task_id)
+    assert "success" in shown.output
+    assert "execution-start" in shown.output
+    assert farcall("result", good.task_id).stdout == "42\n"
+    failed = farcall("result", bad.task_id)
+    assert failed.exit_code == 1
+    assert "ValueError" in failed.stderr
+    assert "words" in farcall("task", bad.task_id).output
+    assert json.loads(farcall("task", bad.task_id, "--json").output)["status"] == "failed"
+
+
+def test_a_task_is_cancelled_once(farcall, executor: Executor, gates: dict[str, threading.Event]) -> None:
+    gates["k"] = threading.Event()
+    done = executor.submit(abs, -1)
+    assert done.result(WAIT_S) == 1
+    future = executor.submit(wait_at, "k")
+    accepted = executor.submit(abs, -2)
+    assert accepted.result(WAIT_S) == 2  # so the one before has been accepted as well
+    pending = farcall("result", future.task_id)
+    assert pending.exit_code == 75
+    answer = farcall("cancel", future.task_id, done.task_id)
+    assert f"{future.task_id}: cancelled" in answer.output
+    assert f"{done.task_id}: has ended before (success)" in answer.output
+    gates["k"].set()
+    assert "cancelled" in str(future.exception(WAIT_S))
+    assert not future.cancelled()
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(("task", "nonsense"), 65), (("task", str(uuid4())), 65)])
+def test_bad_ids_end_with_the_status_for_bad_data(farcall, arguments: tuple[str, ...], status: int) -> None:
+    done = farcall(*arguments)
+    assert done.exit_code == status
+    assert arguments[1] in done.output
+    assert "Traceback" not in done.output
+
+
+def test_version_and_identity_are_told(farcall, system: LocalSystem) -> None:
+    assert f"at {system.url}" in farcall("version").output
+    assert json.loads(farcall("version", "--json").output)["service"] == system.url
+    assert farcall("whoami").output.startswith("tester@localhost (")
+    assert json.loads(farcall("whoami", "--json").output)["is_admin"] is True
+
+
+def test_without_a_service_there_is_a_sentence_and_the_status_for_unavailable(farcall, monkeypatch) -> None:
+    monkeypatch.setenv("FARCALL_SERVICE_URL", "http://127.0.0.1:9")
+    done = farcall("endpoints")
+    assert done.exit_code == 69
+    assert "127.0.0.1:9" in done.output
+    assert "Traceback" not in done.output
+    assert "127.0.0.1:9" in farcall("version").output
+
+
+def test_login_checks_the_token_and_remembers_service_and_token(
+    farcall, system: LocalSystem, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setenv("FARCALL_USER_DIR", str(tmp_path))
+    monkeypatch.delenv("FARCALL_TOKEN")
+    monkeypatch.delenv("FARCALL_SERVICE_URL")
+    wrong = farcall("login", system.url, text="fc_wrong\n")
+    assert wrong.exit_code == 77
+    assert not (tmp_path / "tokens.json").exists()
+    assert farcall("login", system.url, text="\n").exit_code == 77
+    done = farcall("login", system.url, text=system.token + "\n")
+    assert done.exit_code == 0, done.output
+    assert system.token not in done.output
+    assert (tmp_path / "tokens.json").stat().st_mode & 0o777 == 0o600
+    assert system.url in farcall("whoami").output  # it is the default now
+    assert Client().get_endpoints()
+
+
+def test_logout_revokes_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with local_system(directory=tmp_path) as own:
+        for name, value in own.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("FARCALL_TOKEN")
+        runner = CliRunner()
+        assert "No token" in runner.invoke(main, ["logout"]).output
+        assert runner.invoke(main, ["login", own.url], input=own.token).exit_code == 0
+        assert runner.invoke(main, ["logout"]).exit_code == 0
+        assert runner.invoke(main, ["whoami"]).exit_code == 77
+        again = runner.invoke(main, ["login", own.url], input=own.token)
+        assert again.exit_code == 77, "the service does not take it any more"
+
+
+def test_the_example_of_the_deck_runs(system: LocalSystem) -> None:
+    program = Path(__file__).parents[2] / "examples" / "jittery_multiply.py"
+    for unset in ("", "FARCALL_ENDPOINT_ID"):
+        environment = {**os.environ, **system.environment()}
+        environment.pop(unset, None)
+        done = subprocess.run(
+            [sys.executable, str(program), "1", "2", "6.283"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+        )
+        assert done.returncode == 0, done.stderr
+        values = sorted(float(line) for line in done.stdout.split())
+        for value, exact in zip(values, (0.0, 2.0, 12.566), strict=True):
+            assert abs(value - exact) <= 1.0
