@@ -14,7 +14,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    ColumnElement,
     Float,
     ForeignKey,
     Index,
@@ -23,7 +22,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    literal_column,
     text,
 )
 
@@ -185,7 +183,7 @@ tasks = Table(
     ),
 )
 
-task_is_open: Final[ColumnElement[bool]] = literal_column(f"tasks.{_IS_OPEN}", Boolean)
+task_is_open: Final = text(f"tasks.{_IS_OPEN}")
 """The condition of `ix_tasks_open_endpoint_id_seq`, written as there: with parameters in it SQLite could not tell
 that the index serves."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, exists, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select, update
 
 from farcall.service.db.sql import Insert, Prepared, PreparedIn, next_numbers
 from farcall.service.db.tables import (
@@ -174,7 +174,7 @@ def _cut(sizes: Sequence[Any], count: int, size_chars: int) -> tuple[int | None,
     return sizes[-1][0], len(sizes) < count
 
 
-_next_open = (tasks.c.endpoint_id == bindparam("endpoint")) & task_is_open & (tasks.c.seq > bindparam("after"))
+_next_open = and_(tasks.c.endpoint_id == bindparam("endpoint"), task_is_open, tasks.c.seq > bindparam("after"))
 _TASK_SIZES = Prepared(
     select(tasks.c.seq, tasks.c.size_chars).where(_next_open).order_by(tasks.c.seq).limit(bindparam("count"))
 )
@@ -337,7 +337,7 @@ _MOVES = {
     .where(
         tasks.c.id == bindparam("which"),
         tasks.c.endpoint_id == bindparam("endpoint"),
-        tasks.c.state.in_([before.value for before in TaskState if to_state in TRANSITIONS[before]]),
+        or_(*(tasks.c.state == before.value for before in TaskState if to_state in TRANSITIONS[before])),
     )
     .values(state=bindparam("to_state"))
     for to_state in TaskState
