@@ -134,6 +134,22 @@ def test_an_exception_is_told_and_the_loop_goes_on(running: Running) -> None:
     running.wait()
 
 
+def test_after_an_exception_in_a_handler_calls_of_other_threads_still_wake_the_loop(running: Running) -> None:
+    ours, theirs = socket.socketpair()
+
+    def fail(fd: int, events: int) -> None:
+        running.loop.remove_handler(fd)
+        raise ValueError
+
+    running.loop.post(running.loop.add_handler, ours.fileno(), fail, Loop.READ)
+    theirs.send(b"x")
+    for _ in range(3):
+        running.wait()
+    assert [type(each) for each in running.crashes] == [ValueError]
+    ours.close()
+    theirs.close()
+
+
 def test_an_idle_loop_sleeps(running: Running) -> None:
     running.wait()
     turns: list[int] = []

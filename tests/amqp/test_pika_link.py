@@ -76,6 +76,31 @@ def test_a_login_that_breaks_off_is_tried_again_and_not_taken_for_a_refusal(conn
     assert not [event for event in events.all if isinstance(event, CredentialRefused)]
 
 
+@pytest.mark.parametrize(
+    ("code", "text", "is_final"),
+    [
+        (530, "NOT_ALLOWED - vhost x not found", True),
+        (530, "NOT_ALLOWED - access to vhost '/' refused: connection limit (10) is reached", False),
+        (541, "INTERNAL_ERROR", False),
+    ],
+)
+def test_only_a_refusal_that_will_be_repeated_ends_the_connection(connect, events, code, text, is_final) -> None:
+    start = spec.Connection.Start(0, 9, {"capabilities": {}}, "PLAIN", "en_US")
+
+    def refuse_the_vhost(client: socket.socket) -> None:
+        client.recv(8)
+        client.sendall(frame.Method(0, start).marshal())
+        client.recv(4096)
+        client.sendall(frame.Method(0, spec.Connection.Tune(100, 131072, 0)).marshal())
+        client.recv(4096)
+        client.sendall(frame.Method(0, spec.Connection.Close(code, text, 10, 40)).marshal())
+        client.recv(4096)
+
+    connect(f"amqp://user:secret@127.0.0.1:{serve_once(refuse_the_vhost)}/")
+    event = events.wait(CredentialRefused if is_final else ConnectFailed)
+    assert event.reason == f"{code} {text}"
+
+
 def test_a_listener_that_says_nothing_or_nonsense_is_a_failed_attempt(connect, events) -> None:
     hold = threading.Event()
     connect(f"amqp://127.0.0.1:{serve_once(lambda client: hold.wait(WAIT_S))}/", connect_timeout_s=0.1)
