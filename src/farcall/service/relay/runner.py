@@ -71,12 +71,16 @@ class Relay:
         self._transport.open(self)
         self._sweeper.start()
 
+    async def settle(self) -> None:
+        """Wait for what goes on in the background (tasks of a deleted endpoint being ended, reports being written)."""
+        while self._jobs:
+            await asyncio.gather(*self._jobs)
+
     async def stop(self) -> None:
         """Finish what is being written. Connections are the caller's to close."""
         await self._sweeper.stop()
         await self.intake.stop()
-        for job in list(self._jobs):
-            await job
+        await self.settle()
         if self._flush_timer is not None:
             self._flush_timer.cancel()
         self._transport.close()
