@@ -135,3 +135,22 @@ def test_an_instance_of_a_class_of_main_becomes_one_of_the_receivers_main(in_mai
     pickled = dillpickle.dumps(in_main("class Mine(Exception): pass\nf = Mine('x')", "f"))
     later = in_main("class Mine(Exception): pass", "Mine")
     assert type(dillpickle.loads(pickled)) is later
+
+
+def test_with_dills_recurse_setting_the_helpers_of_a_function_travel(
+    in_main: Callable[[str, str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    function = in_main("def helper(x):\n    return x + 1\ndef f(x):\n    return helper(x)\n", "f")
+    monkeypatch.setitem(dill.settings, "recurse", True)
+    pickled = dillpickle.dumps(function)
+    del sys.modules["__main__"].helper  # type: ignore[attr-defined]
+    assert dillpickle.loads(pickled)(1) == 2
+
+
+def test_what_a_function_that_came_as_source_makes_can_be_sent_back() -> None:
+    from farcall.serialize.source import function_from_source
+
+    text = "class Point:\n    def __init__(self, x):\n        self.x = x\ndef f(x):\n    return Point(x)\n"
+    assert dillpickle.loads(dillpickle.dumps(function_from_source("f", text)(3))).x == 3

@@ -138,6 +138,15 @@ def test_check_strategies_warns_of_global_names_that_stay_behind(in_main: Callab
     function = in_main("import math\ndef helper(): ...\ndef f(x):\n    return math.sin(len(x)) + helper()\n", "f")
     with pytest.warns(UserWarning, match="f uses the global names helper, math,"):
         ComputeSerializer().check_strategies(function)
+    import dill
+
+    dill.settings["recurse"] = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            ComputeSerializer().check_strategies(function)
+    finally:
+        dill.settings["recurse"] = False
 
 
 def test_errors_survive_a_process_boundary() -> None:

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from farcall.serialize import ComputeSerializer
 from farcall.wire.messages import Result, unpack_message
 from farcall.worker.run import run_task
 from farcall.worker.task import WorkerTask
+
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
 
 TASK_ID = "00000000-0000-4000-8000-000000000007"
 

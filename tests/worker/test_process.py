@@ -70,8 +70,6 @@ def test_who_ignores_the_polite_signal_gets_the_other_after_the_grace(start: Sta
 
 
 def test_a_process_that_made_a_group_of_its_own_ends_too(start: Start, tmp_path: Path) -> None:
-    if not process._has_process_events():
-        pytest.skip("looks for them in /proc only where it can wait for them")
     script = "set -m; sleep 600 & echo $! >> pids; echo $$ >> pids; wait"
     assert start(script, WALLTIME_S) is None
     assert not [pid for pid in pids(tmp_path / "pids") if is_running(pid)]

@@ -99,6 +99,18 @@ def test_the_sites_time_limit_ends_the_command_too(
     assert not is_running(int((tmp_path / "pid").read_text()))
 
 
+def test_the_sites_time_limit_ends_the_command_in_other_threads_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GC_TASK_TIMEOUT", "1.5")
+    task = make_task(ShellFunction("echo $$ > pid; exec sleep 600"), options={"working_dir": str(tmp_path)})
+    thread = threading.Thread(target=run_task, args=(task,))
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
 def test_standard_input_is_empty() -> None:
     assert ShellFunction("cat | wc -c")().stdout.strip() == "0"
 

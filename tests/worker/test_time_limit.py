@@ -47,8 +47,9 @@ def test_a_task_is_stopped_when_the_sites_time_is_up(
 
 def test_a_task_in_time_is_left_alone(value: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GC_TASK_TIMEOUT", "60")
+    armed = signal.getitimer(signal.ITIMER_REAL)[0] > 0  # by the test runner
     assert value(len, "abc") == 3
-    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0 or signal.getitimer(signal.ITIMER_REAL)[0] > 60
+    assert (signal.getitimer(signal.ITIMER_REAL)[0] > 0) == armed
 
 
 def test_somebody_elses_timer_goes_on_afterwards() -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import lru_cache
 from types import CodeType
+from typing import NamedTuple
 
 from farcall.wire.errors import DeserializationError
 
@@ -46,22 +48,27 @@ def is_foreign(version: str | None) -> bool:
 def looks_native(code: CodeType) -> bool:
     """Whether this could be a function body compiled by this Python.
 
-    Every opcode must exist here, and from 3.11 on the body must reach its RESUME instruction within the few
-    instructions that may precede it. Opcode numbers change with each minor version, so other versions' code
-    hardly ever passes.
+    Every opcode must exist here; from 3.11 on each instruction must be followed by as many inline cache entries as
+    it has here, and RESUME be preceded only by the few instructions that may. Opcode numbers and caches change with
+    each minor version, so other versions' code passes only where it means the same.
     """
-    numbers, preamble, resume = _opcodes()
+    table = _table()
     body = code.co_code[::2]
-    if not numbers.issuperset(body):
+    if not table.numbers.issuperset(body):
         return False
-    if resume is None:
+    if table.resume is None:
         return True
-    for number in body:
-        if number == resume:
-            return True
-        if number not in preamble:
+    at, resumed = 0, False
+    while at < len(body):
+        number = body[at]
+        resumed = resumed or number == table.resume
+        if not resumed and number not in table.preamble:
             return False
-    return False
+        after = at + 1 + table.caches.get(number, 0)
+        if number == table.cache or any(body[at + 1 : after]):
+            return False
+        at = after
+    return resumed
 
 
 def foreign_bytecode_error(version: str | None) -> DeserializationError:
@@ -81,19 +88,34 @@ def _minor(version: str) -> str:
     return match[1] if match else version
 
 
-_cached_opcodes: tuple[frozenset[int], frozenset[int], int | None] | None = None
+class _Table(NamedTuple):
+    numbers: frozenset[int]
+    """All opcodes."""
+    preamble: frozenset[int]
+    """Those that may stand before RESUME."""
+    resume: int | None
+    """None before Python 3.11, which also had no caches."""
+    caches: dict[int, int]
+    """How many cache entries follow an instruction; none if not listed."""
+    cache: int
 
 
-def _opcodes() -> tuple[frozenset[int], frozenset[int], int | None]:
-    """All opcode numbers; those that may stand before RESUME; RESUME, or None before Python 3.11."""
-    global _cached_opcodes
-    if _cached_opcodes is None:
-        from opcode import opmap
+@lru_cache(maxsize=1)
+def _table() -> _Table:
+    import opcode
 
-        before = ("CACHE", "COPY_FREE_VARS", "MAKE_CELL", "RETURN_GENERATOR", "POP_TOP")
-        _cached_opcodes = (
-            frozenset(opmap.values()),
-            frozenset(opmap[name] for name in before if name in opmap),
-            opmap.get("RESUME"),
-        )
-    return _cached_opcodes
+    opmap = opcode.opmap
+    before = ("COPY_FREE_VARS", "MAKE_CELL", "RETURN_GENERATOR", "POP_TOP", "EXTENDED_ARG")
+    entries = getattr(opcode, "_inline_cache_entries", {})  # a list by number in 3.11 and 3.12, then a dict by name
+    by_name = (
+        entries
+        if isinstance(entries, dict)
+        else {name: entries[number] for name, number in opmap.items() if number < len(entries)}
+    )
+    return _Table(
+        numbers=frozenset(opmap.values()),
+        preamble=frozenset(opmap[name] for name in before if name in opmap),
+        resume=opmap.get("RESUME"),
+        caches={opmap[name]: count for name, count in by_name.items() if count and name in opmap},
+        cache=opmap.get("CACHE", -1),
+    )

@@ -65,12 +65,16 @@ def serialization_error(
 def missing_globals(function: Any) -> list[str]:
     """Global names that a function of `__main__` or a nested one uses, and that will not travel with it.
 
-    A function is sent without the names around it; imports and helpers belong inside. Names that are builtins
-    are not listed; sorted; empty for anything but a plain function.
+    A function is sent without the names around it (unless `dill.settings["recurse"]` is set); imports and helpers
+    belong inside. Names that are builtins are not listed; sorted; empty for anything but a plain function.
     """
     import builtins
 
     if not isinstance(function, FunctionType) or function.__module__ not in ("__main__", "__mp_main__"):
+        return []
+    import dill
+
+    if dill.settings["recurse"]:
         return []
     return sorted(name for name in _global_names(function.__code__) if not hasattr(builtins, name))
 

@@ -169,7 +169,7 @@ def _make_dill_pickler() -> Any:
         has_code = False
 
         def __init__(self, file: io.BytesIO) -> None:
-            super().__init__(file, PROTOCOL, byref=False, fmode=0, recurse=False)
+            super().__init__(file, PROTOCOL)  # the rest as in dill.settings, which users may set
 
     return Pickler
 
@@ -212,14 +212,7 @@ class _Unpickler(pickle.Unpickler):
         return make_checked
 
 
-_MAKES_CODE = frozenset(
-    {
-        ("dill._dill", "_create_code"),
-        ("dill._dill", "_unmarshal"),
-        ("marshal", "loads"),
-        ("types", "CodeType"),
-    }
-)
+_MAKES_CODE = frozenset({("dill._dill", "_create_code"), ("dill._dill", "_unmarshal")})
 
 
 def _of_this_main(value: Any) -> Any:

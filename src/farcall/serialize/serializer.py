@@ -145,7 +145,8 @@ class ComputeSerializer:
 
             warnings.warn(
                 f"{getattr(function, '__name__', 'the function')} uses the global names {', '.join(missing)}, which "
-                "do not travel with it: import or define them inside the function.",
+                "do not travel with it: import or define them inside the function, or send them along by setting "
+                "dill.settings['recurse'] = True.",
                 stacklevel=2,
             )
         return self.unpack_and_deserialize(self.pack_buffers(texts))

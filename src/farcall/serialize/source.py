@@ -7,6 +7,8 @@ only what its source defines exists: imports belong inside the function.
 from __future__ import annotations
 
 import builtins
+import sys
+import threading
 from collections.abc import Callable
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -16,6 +18,7 @@ from farcall.wire.errors import DeserializationError, SerializationError
 __all__ = ["function_from_source", "show_in_tracebacks", "source_by_dill", "source_by_inspect"]
 
 _CACHE_LIMIT = 128
+_lock = threading.Lock()
 _compiled: dict[str, tuple[CodeType, str]] = {}
 """Source text → its code object and file name. Code objects are immutable, so tasks may share them."""
 
@@ -98,14 +101,15 @@ def _compile(name: str, source: str) -> CodeType:
     try:
         code = _compile_indented(source, filename)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
-        import sys
-
         raise DeserializationError(
             f"The source of function {name!r} is not valid for Python {sys.version.split()[0]}: {exc}"
         ) from exc
-    while len(_compiled) >= _CACHE_LIMIT:
-        _compiled.pop(next(iter(_compiled)), None)
-    _compiled[source] = (code, filename)
+    with _lock:
+        while len(_compiled) >= _CACHE_LIMIT:
+            _, forgotten = _compiled.pop(next(iter(_compiled)))
+            if "linecache" in sys.modules:
+                sys.modules["linecache"].cache.pop(forgotten, None)
+        _compiled[source] = (code, filename)
     return code
 
 

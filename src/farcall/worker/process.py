@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ TERM_GRACE_S = 5.0
 """Between SIGTERM and SIGKILL."""
 
 _KILL_WAIT_S = 5.0
+_POLL_PERIOD_S = 0.02  # only where the kernel has no events for the end of a process
 _POLL_LIMIT_S = 1_000_000.0  # poll() takes milliseconds in a C int
 
 
@@ -106,14 +107,18 @@ def _signal_session(leader: int, number: int) -> None:
 
 
 def _wait_for_session(process: subprocess.Popen[bytes], timeout_s: float) -> None:
-    if not _has_process_events():  # then only the leader is waited for
-        with contextlib.suppress(Exception):
-            process.wait(timeout_s)
-        return
     until = monotonic() + timeout_s
     while members := _session_members(process.pid):
-        if not _ended(members, until - monotonic()):
+        left_s = until - monotonic()
+        if left_s <= 0:
             return
+        if _has_process_events():
+            _ended(members, left_s)
+        else:
+            sleep(_POLL_PERIOD_S)
+    if not os.path.isdir("/proc"):  # then only the leader can be waited for
+        with contextlib.suppress(Exception):
+            process.wait(timeout_s)
 
 
 def _session_members(leader: int) -> list[int]:

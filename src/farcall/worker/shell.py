@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from farcall.worker.process import run_in_session
-from farcall.worker.surroundings import current_task
+from farcall.worker.surroundings import Surroundings, current_task
 from farcall.worker.tail import last_lines
 from farcall.worker.template import fill
+from farcall.worker.time_limit import limit_from_environment
 
 __all__ = ["ShellFunction", "ShellResult"]
 
@@ -140,7 +141,7 @@ class ShellFunction:
                 stderr=err.descriptor,
                 cwd=cwd,
                 env=env,
-                walltime_s=self.walltime,
+                walltime_s=self._walltime_s(task),
             )
             exception_name = None
             if returncode is None:
@@ -154,6 +155,11 @@ class ShellFunction:
                 returncode=returncode,
                 exception_name=exception_name,
             )
+
+    def _walltime_s(self, task: Surroundings | None) -> float | None:
+        # In a thread beside others the site's limit cannot interrupt our waiting (see time_limit), so we watch it.
+        limit_s = limit_from_environment() if task and not task.owns_process else None
+        return min((s for s in (self.walltime, limit_s) if s is not None), default=None)
 
 
 class _Output:

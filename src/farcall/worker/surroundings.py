@@ -44,20 +44,20 @@ class Surroundings:
         if task.sandbox:
             self.directory = os.path.join(task.working_dir or os.getcwd(), task.task_id)
             self.variables["GC_TASK_SANDBOX_DIR"] = self.variables["FARCALL_TASK_SANDBOX_DIR"] = self.directory
-        self._owns_process = False
+        self.owns_process = False
         self._outer: Surroundings | None = None
         self._came_from: str | None = None
 
     @property
     def current_directory(self) -> str:
         """Where the task is: the process's directory, but in a thread beside others its own."""
-        return os.getcwd() if self._owns_process or self.directory is None else self.directory
+        return os.getcwd() if self.owns_process or self.directory is None else self.directory
 
     def __enter__(self) -> Surroundings:
         if self.directory is not None and not os.path.isdir(self.directory):
             os.makedirs(self.directory, exist_ok=True)
         if threading.current_thread() is threading.main_thread():
-            self._owns_process = True
+            self.owns_process = True
             self._came_from = _working_directory()
             if self.directory is not None:
                 os.chdir(self.directory)

@@ -2,8 +2,8 @@
 
 In the main thread of a process a timer signal (SIGALRM) interrupts the task, also while it waits in a system
 call. In other threads Python has nothing of the kind: the exception is delivered between two bytecodes, so a
-task that waits in C code (a `sleep`, a socket) ends only when that call returns. ShellFunctions are interrupted
-at once in the main thread; in other threads give them a `walltime` instead.
+task that waits in C code (a `sleep`, a socket) ends only when that call returns. A ShellFunction's command is
+ended in time in any thread.
 """
 
 from __future__ import annotations
