@@ -239,7 +239,7 @@ def test_a_custom_container_command_is_filled_in(tmp_path: Path) -> None:
     assert command.endswith("2>&1")
 
 
-def test_an_mpi_engine_takes_only_tasks_with_nodes(tmp_path: Path) -> None:
+def test_an_mpi_engine_gets_its_own_keys(tmp_path: Path) -> None:
     section = {
         "type": "GlobusMPIEngine",
         "mpi_launcher": "srun",
@@ -250,4 +250,3 @@ def test_an_mpi_engine_takes_only_tasks_with_nodes(tmp_path: Path) -> None:
     executor = engine._make_executor()
     assert executor.mpi_launcher == "srun"
     assert executor.max_workers_per_block == 2
-    executor.validate_resource_spec({"num_nodes": 2, "ranks_per_node": 2})

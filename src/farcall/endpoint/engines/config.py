@@ -145,7 +145,8 @@ class _HtexConfig(_EngineSection):
     """The keys of Parsl's HighThroughputExecutor that both engines on it share; see Parsl's documentation of it.
 
     Periods and thresholds of None: 30 and 120 s, the documented defaults; on this very machine (LocalProvider) 2
-    and 20 s, since a lost worker is noticed once per period.
+    and 20 s, since a lost worker is noticed once per period. `poll_period` (milliseconds) of None: 100; nothing waits
+    for such a poll, so a short one only costs time.
     """
 
     provider: Annotated[Any, BeforeValidator(_provider)] = Field(default=None, validate_default=False)
@@ -167,7 +168,7 @@ class _HtexConfig(_EngineSection):
     heartbeat_threshold: PositiveInt | None = None
     heartbeat_period: PositiveInt | None = None
     drain_period: PositiveInt | None = None
-    poll_period: PositiveInt = 10
+    poll_period: PositiveInt | None = None
     address_probe_timeout: PositiveInt | None = None
     worker_logdir_root: Text | None = None
     manager_selector: Annotated[str, PlainValidator(_selector)] = "RandomManagerSelector"

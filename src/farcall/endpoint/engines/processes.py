@@ -207,17 +207,24 @@ class ProcessPoolEngine:
         return self._callbacks
 
     def _serve(self) -> None:
-        while not self._is_closing:
-            for key, events in self._selector.select():
-                if key.fileobj is self._woken:
-                    self._woken.recv(4096)
-                elif key.data is None:
-                    self._hear_watcher()
-                else:
-                    if events & selectors.EVENT_WRITE:
-                        self._send_more(key.data)
-                    if events & selectors.EVENT_READ:
-                        self._hear_worker(key.data)
+        try:
+            while not self._is_closing:
+                self._turn()
+        except Exception as exc:  # tasks would never end
+            _log.exception("The process pool's thread failed", extra={"event": "pool.failed"})
+            self._give_up(f"its thread failed: {exc!r}")
+
+    def _turn(self) -> None:
+        for key, events in self._selector.select():
+            if key.fileobj is self._woken:
+                self._woken.recv(4096)
+            elif key.data is None:
+                self._hear_watcher()
+            else:
+                if events & selectors.EVENT_WRITE:
+                    self._send_more(key.data)
+                if events & selectors.EVENT_READ:
+                    self._hear_worker(key.data)
 
     def _wake_up(self) -> None:
         self._wake.send(b"\0")

@@ -28,6 +28,8 @@ _SELECTORS = {"RandomManagerSelector": RandomManagerSelector, "BlockIdManagerSel
 _HEARTBEAT_S = (30, 120)  # period, threshold: Parsl's
 _LOCAL_HEARTBEAT_S = (2, 20)  # a lost worker is noticed once per period, and here a heartbeat costs nothing
 
+_POLL_MS = 100
+
 
 def build_parsl_engine(
     config: GlobusComputeConfig | GlobusMPIConfig, context: EngineContext, settings: TaskSettings
@@ -111,7 +113,7 @@ def _options(
         "heartbeat_period": period,
         "heartbeat_threshold": threshold,
         "drain_period": config.drain_period,
-        "poll_period": config.poll_period,
+        "poll_period": config.poll_period or _POLL_MS,
         "address_probe_timeout": config.address_probe_timeout,
         "worker_logdir_root": config.worker_logdir_root,
         "block_error_handler": config.block_error_handler,

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from farcall.endpoint.engines.handover import TaskSettings
 from farcall.endpoint.engines.parsl.failures import failure_of, load_exception
 from farcall.endpoint.engines.parsl.keeper import Keeper
 from farcall.endpoint.engines.parsl.nodes import Nodes
+from farcall.endpoint.engines.specification import mpi_specification, single_node_specification
 from farcall.endpoint.engines.texts import not_started_text
 from farcall.endpoint.engines.window import Window
 from farcall.worker.bundle import pack_tasks, read_record, unpack_answers
@@ -75,6 +77,7 @@ class ParslEngine:
         self._backlog = 0
         self._window = Window(horizon_s=0.1, least=1, most=4096)
         self._nodes = Nodes()
+        self._most_nodes = 1
         self._executor: Any = None  # None while there is none that takes tasks
         self._last_executor: Any = None
         self._refusing: str | None = None
@@ -105,10 +108,16 @@ class ParslEngine:
         refused: list[tuple[str, str]] = []
         with self._lock:
             for task in tasks:
-                reason = self._refusing or self._refusal(task)
-                if reason is not None:
-                    refused.append((task.task_id, reason))
+                try:
+                    specification = self._checked(task)
+                except ValueError as exc:
+                    refused.append((task.task_id, str(exc)))
                     continue
+                if self._refusing is not None:
+                    refused.append((task.task_id, self._refusing))
+                    continue
+                if specification:
+                    task = replace(task, resource_specification=specification)
                 self._flights.add(task)
                 self._total += 1
             self._dispatch()
@@ -157,7 +166,7 @@ class ParslEngine:
             "prefetch_capacity": executor.prefetch_capacity,
             "max_blocks": provider.max_blocks,
             "min_blocks": provider.min_blocks,
-            "nodes_per_block": getattr(provider, "nodes_per_block", 1),
+            "nodes_per_block": _nodes_per_block(executor),
             "max_workers_per_node": executor.workers_per_node if most == float("inf") else most,
             "node_info": nodes.info(executor.blocks_to_job_id),
             "provider_type": type(provider).__name__,
@@ -186,6 +195,7 @@ class ParslEngine:
     def executor_ready(self, executor: Any) -> None:
         with self._lock:
             self._executor = self._last_executor = executor
+            self._most_nodes = _nodes_per_block(executor)
             self._refusing = None
             self._dispatch()
         self._report.demand()
@@ -278,23 +288,10 @@ class ParslEngine:
         assert self._callbacks is not None, "start() comes first"
         return self._callbacks
 
-    def _refusal(self, task: EngineTask) -> str | None:
-        specification = dict(task.resource_specification)
+    def _checked(self, task: EngineTask) -> dict[str, Any]:
         if isinstance(self._config, GlobusMPIConfig):
-            try:
-                self._last_executor.validate_resource_spec(specification)
-            except Exception as exc:
-                return f"the resource specification {specification} does not fit GlobusMPIEngine: {exc}"
-            return None
-        wrong = sorted(set(specification) - {"priority"})
-        if wrong:
-            return (
-                f"GlobusComputeEngine takes only 'priority' in a resource specification, not {', '.join(wrong)}. "
-                "Tasks that need several nodes or ranks need an endpoint with GlobusMPIEngine."
-            )
-        if specification and not isinstance(specification["priority"], int):
-            return "'priority' in a resource specification is a whole number; lower numbers run first"
-        return None
+            return mpi_specification(task.resource_specification, nodes_per_block=self._most_nodes)
+        return single_node_specification(task.resource_specification)
 
     def _dispatch(self) -> None:
         if self._executor is None or self._is_stopping:
@@ -309,7 +306,7 @@ class ParslEngine:
         """Tasks that workers can have: those connected, or those that the blocks under way (or a first one) bring."""
         executor = self._last_executor
         blocks = sum(1 for status in list(executor.status_facade.values()) if not status.terminal)
-        nodes = max(1, blocks) * int(getattr(executor.provider, "nodes_per_block", 1))
+        nodes = max(1, blocks) * self._most_nodes
         prefetch = int(executor.prefetch_capacity)
         expected = nodes * (int(executor.workers_per_node) + prefetch)
         return max(expected, self._nodes.workers + prefetch * self._nodes.count)
@@ -324,6 +321,10 @@ class ParslEngine:
         while time.monotonic() < until_s and executor.tasks_at_nodes() > 0:
             with self._lock:
                 self._landed.wait(timeout=min(_ASK_NODES_S, max(0.0, until_s - time.monotonic())))
+
+
+def _nodes_per_block(executor: Any) -> int:
+    return int(getattr(executor.provider, "nodes_per_block", 1))
 
 
 def _remove_record(flight: Flight | None) -> None:

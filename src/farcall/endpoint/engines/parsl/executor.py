@@ -8,6 +8,7 @@ release that `pyproject.toml` names.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import sys
@@ -25,6 +26,8 @@ from parsl.jobs.states import JobState, JobStatus
 from parsl.serialize import deserialize
 
 __all__ = ["AttachedExecutor", "AttachedMPIExecutor", "InterchangeGone", "interchange_command"]
+
+_log = logging.getLogger(__name__)
 
 _COMMAND_TIMEOUT_S = 30.0
 _LOOK_MS = 50
@@ -191,7 +194,11 @@ class _Attached(HighThroughputExecutor):  # type: ignore[misc]  # Parsl is not t
             ready = dict(poller.poll())
             if receiver in ready:
                 messages = [pickle.loads(raw) for raw in _drain(receiver)]  # noqa: S301  # as Parsl does
-                self.on_results(self._without_disorder(messages))
+                try:
+                    self.on_results(self._without_disorder(messages))
+                except Exception:  # tasks would never end: let recovery account for all that is under way
+                    _log.exception("Results could not be taken in", extra={"event": "engine.results_failed"})
+                    self.interchange_proc.kill()
             elif self._stop_reader in ready:
                 receiver.setsockopt(zmq.LINGER, 0)
                 self.incoming_q.close()
