@@ -196,7 +196,7 @@ class ProcessPoolEngine:
             self._watcher.spawn(worker, link.log, theirs)
 
     def _send(self, link: WorkerLink, data: bytes) -> None:
-        if not link.send(data):  # larger than the socket's buffer: the thread sends the rest
+        if not link.send(data) and link.is_registered:  # larger than the socket's buffer: the thread sends the rest
             self._selector.modify(link.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, link)
 
     # -- the thread
@@ -231,7 +231,7 @@ class ProcessPoolEngine:
 
     def _send_more(self, link: WorkerLink) -> None:
         with self._lock:
-            if link.flush():
+            if link.flush() and link.is_registered:
                 self._selector.modify(link.socket, selectors.EVENT_READ, link)
 
     def _hear_worker(self, link: WorkerLink) -> None:
