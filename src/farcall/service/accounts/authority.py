@@ -1,8 +1,8 @@
 """The broker's questions, answered: which login is valid, and what may it touch.
 
 Names and rights are `wire.topology`'s; here is only what needs the store (the generation) and one service to the
-relay: the queue of a task group is made when its owner comes to read it, so none has to be kept for those who do
-not.
+relay: a queue is made when its owner comes to read it, so none has to be kept for those who do not, and none is
+missing after a restart of the service, whose broker has forgotten all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from farcall.broker.authority import Action, Principal, ResourceKind
 from farcall.service.accounts.rules import is_broker_password
 from farcall.service.accounts.store import broker_generation
 from farcall.service.db.engine import Database
-from farcall.wire.topology import BrokerUser, UserKind, may_access, may_publish
+from farcall.wire.topology import BrokerUser, may_access, may_publish
 
 __all__ = ["BrokerAuthority"]
 
@@ -22,13 +22,13 @@ class BrokerAuthority:
     """Implements `farcall.broker.authority.Authority`.
 
     Args:
-        on_group_read: told the name of a group queue before its owner reads from it.
+        on_read: told the name of a task or group queue before its owner reads from it.
     """
 
-    def __init__(self, db: Database, secret: bytes, on_group_read: Callable[[str], None]) -> None:
+    def __init__(self, db: Database, secret: bytes, on_read: Callable[[str], None]) -> None:
         self._db = db
         self._secret = secret
-        self._on_group_read = on_group_read
+        self._on_read = on_read
 
     async def authenticate(self, username: str, password: str) -> Principal | None:
         user = BrokerUser.from_name(username)
@@ -40,8 +40,8 @@ class BrokerAuthority:
     def allows(self, principal: Principal, action: Action, resource: ResourceKind, name: str) -> bool:
         if not isinstance(principal, BrokerUser) or not may_access(principal, action, resource, name):
             return False
-        if principal.kind is UserKind.SDK:
-            self._on_group_read(name)
+        if action == "read":
+            self._on_read(name)
         return True
 
     def allows_routing_key(self, principal: Principal, exchange: str, routing_key: str) -> bool:
