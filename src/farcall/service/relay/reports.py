@@ -25,6 +25,9 @@ __all__ = ["Reports", "Unwritten"]
 _logger = logging.getLogger(__name__)
 
 
+_NOTHING: Final = msgspec.Raw(b"null")
+
+
 class _Transition(msgspec.Struct):
     timestamp: int
     state: str
@@ -33,8 +36,8 @@ class _Transition(msgspec.Struct):
 
 class _Data(msgspec.Struct):
     endpoint_id: str
-    global_state: msgspec.Raw | None = None
-    ep_status_report: msgspec.Raw | None = None
+    global_state: msgspec.Raw = _NOTHING
+    ep_status_report: msgspec.Raw = _NOTHING  # the same under its older name
     task_statuses: dict[str, list[_Transition]] | None = None
 
 
@@ -136,9 +139,9 @@ class Reports:
             raise ValueError("it does not start with version byte 0x01")
         envelope = _decoder.decode(memoryview(delivery.body)[1:])
         data = envelope.data
-        raw = data.global_state or data.ep_status_report
+        raw = data.global_state if data.global_state != _NOTHING else data.ep_status_report
         endpoint_id = data.endpoint_id.lower()
-        if envelope.message_type != "ep_status_report" or raw is None:
+        if envelope.message_type != "ep_status_report":
             raise ValueError(f"message type {envelope.message_type[:40]!r}")
         if not is_uuid_text(endpoint_id) or delivery.routing_key != heartbeat_key(endpoint_id):
             raise ValueError("it speaks of another endpoint than its sender")

@@ -1,0 +1,469 @@
+"""The relay between a real store and the real broker, with pika as endpoint and SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pika
+import pika.exceptions
+import pytest
+from service_world import CODE, PAYLOAD, Rest, ServiceThread
+
+from farcall.service.relay.sweeper import TASK_EXPIRED
+from farcall.wire.messages import (
+    EndpointStatusReport,
+    Result,
+    Task,
+    TaskCancel,
+    TaskTransition,
+    pack_message,
+    unpack_message,
+)
+
+Start = Callable[..., ServiceThread]
+PATIENCE_S = 20.0
+
+
+class Link:
+    """One blocking AMQP connection that consumes one queue."""
+
+    def __init__(self, url: str, queue: str | None = None, *, exclusive: bool = False) -> None:
+        parameters = pika.URLParameters(url.replace("@localhost:", "@127.0.0.1:"))
+        self.connection = pika.BlockingConnection(parameters)
+        self.channel = self.connection.channel()
+        self.got: list[Any] = []
+        if queue is not None:
+            try:
+                self.channel.basic_consume(queue, self._on_message, exclusive=exclusive)
+            except pika.exceptions.AMQPError:
+                self.connection.close()
+                raise
+
+    def _on_message(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self.got.append((method, properties, body))
+
+    def wait(self, count: int) -> list[Any]:
+        """Until `count` messages have come in all."""
+        until = time.monotonic() + PATIENCE_S
+        while len(self.got) < count:
+            left_s = until - time.monotonic()
+            assert left_s > 0, f"{len(self.got)} messages in place of {count}"
+            self.connection.process_data_events(time_limit=min(left_s, 1.0))
+        return self.got
+
+    def is_cut(self) -> bool:
+        """Whether the service closes this connection."""
+        until = time.monotonic() + PATIENCE_S
+        try:
+            while time.monotonic() < until:
+                self.connection.process_data_events(time_limit=1.0)
+        except pika.exceptions.AMQPError:
+            return True
+        return False
+
+    def close(self) -> None:
+        with contextlib.suppress(pika.exceptions.AMQPError):  # the service may have closed it
+            self.connection.close()
+
+
+class Agent(Link):
+    """An endpoint: consumes its tasks, publishes results with confirms."""
+
+    def __init__(self, registration: Any) -> None:
+        self.id: str = registration["endpoint_id"]
+        info = registration["task_queue_info"]
+        super().__init__(info["connection_url"], info["queue"], exclusive=True)
+        self.out = self.connection.channel()
+        self.out.exchange_declare("results", passive=True)
+        self.out.queue_declare("results", passive=True)
+        self.out.confirm_delivery()
+
+    def send(self, body: bytes, key: str | None = None) -> None:
+        """Returns when the service has confirmed."""
+        self.out.basic_publish("results", key or f"{self.id}.results", body, mandatory=True)
+
+    def finish(self, task_id: str, data: str = "value") -> None:
+        self.send(pack_message(Result(task_id=task_id, data=data)))
+
+    def report(self, **state: Any) -> None:
+        statuses = state.pop("task_statuses", {})
+        report = EndpointStatusReport(endpoint_id=self.id, global_state=state, task_statuses=statuses)
+        self.out.basic_publish("heartbeats", f"{self.id}.heartbeats", pack_message(report))
+
+    def ack_all(self) -> None:
+        self.channel.basic_ack(self.got[-1][0].delivery_tag, multiple=True)
+
+
+class Scene:
+    """A service with one person who has a function and an endpoint."""
+
+    def __init__(self, start: Start, **settings: Any) -> None:
+        self._start = start
+        self.thread = start(**settings)
+        self.ada = Rest(self.thread)
+        self.function_id = self.ada.function()
+        self.registration = self.ada.endpoint()
+        self.endpoint_id: str = self.registration["endpoint_id"]
+        self.links: list[Link] = []
+
+    def agent(self, registration: Any = None) -> Agent:
+        agent = Agent(registration or self.registration)
+        self.links.append(agent)
+        return agent
+
+    def sdk(self, group_id: str, who: Rest | None = None) -> Link:
+        info = (who or self.ada).ask("GET", "/v2/get_amqp_result_connection_url")
+        link = Link(info["connection_url"], info["queue_prefix"] + group_id)
+        self.links.append(link)
+        return link
+
+    def submit(self, count: int = 1, **more: Any) -> tuple[list[str], str]:
+        answer = self.ada.submit(self.endpoint_id, self.function_id, count, create_queue=True, **more)
+        return answer["tasks"][self.function_id], answer["task_group_id"]
+
+    def task(self, task_id: str) -> Any:
+        return self.ada.ask("GET", f"/v2/tasks/{task_id}")
+
+    def restart(self) -> None:
+        """The same data, a new process's worth of everything else; on new ports, so with a new registration."""
+        for link in self.links:
+            link.close()
+        self.thread.stop()
+        self.thread = self._start()
+        self.ada = Rest(self.thread)
+        again = {"endpoint_name": "here", "direct": True, "metadata": {}}
+        self.registration = self.ada.ask("PUT", f"/v3/endpoints/{self.endpoint_id}", again)
+
+    def counters(self) -> Any:
+        return self.thread.call(lambda service: service.relay.intake.counters)
+
+
+@pytest.fixture
+def scene(service_thread: Start) -> Iterator[Callable[..., Scene]]:
+    made: list[Scene] = []
+
+    def make(**settings: Any) -> Scene:
+        made.append(Scene(service_thread, **settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        for link in each.links:
+            link.close()
+
+
+def ids_of(messages: list[Any]) -> list[str]:
+    return [properties.headers["task_uuid"] for _, properties, _ in messages]
+
+
+def test_tasks_wait_in_the_store_and_reach_the_endpoint_when_it_comes(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    ids, _ = here.submit(3, resource_specification={"num_nodes": 2}, result_serializers=["a.B"])
+    method, properties, body = here.agent().wait(3)[0]
+    assert ids_of(here.links[0].got) == ids
+    assert unpack_message(body) == Task(task_id=ids[0], task_buffer=CODE + PAYLOAD)
+    assert properties.headers == {
+        "task_uuid": ids[0],
+        "function_uuid": here.function_id,
+        "resource_specification": '{"num_nodes": 2}',
+        "result_serializers": ["a.B"],
+    }
+    assert properties.delivery_mode == 2
+    assert (method.exchange, method.routing_key) == ("tasks", f"{here.endpoint_id}.tasks")
+
+
+def test_tasks_reach_an_endpoint_that_is_there_at_once_and_in_order(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    agent = here.agent()
+    expected = [task_id for _ in range(5) for task_id in here.submit(20)[0]]
+    assert ids_of(agent.wait(100)) == expected
+
+
+def test_a_backlog_is_fed_within_the_window_as_it_is_acknowledged(scene: Callable[..., Scene]) -> None:
+    here = scene(feed_window_messages=10, page_tasks=4)
+    expected = here.submit(35)[0]
+    agent = here.agent()
+    seen = 0
+    while seen < 35:
+        seen = len(agent.wait(seen + 1))
+        depth = here.thread.call(lambda service: service.relay._tasks._feedings[here.endpoint_id].feed.unacknowledged)
+        assert depth <= 10
+        agent.ack_all()
+    assert ids_of(agent.got) == expected
+
+
+def test_a_result_is_stored_before_it_is_confirmed_and_goes_to_its_group(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    (task_id,), group_id = here.submit()
+    sdk = here.sdk(group_id)
+    agent = here.agent()
+    agent.wait(1)
+    body = pack_message(Result(task_id=task_id, data="value", details={"os": "Linux"}))
+    agent.send(body)
+    task = here.task(task_id)
+    assert (task["status"], task["result"]) == ("success", "value")
+    _, properties, forwarded = sdk.wait(1)[0]
+    assert forwarded == body
+    assert abs(properties.timestamp - time.time()) < 60
+
+
+def test_results_wait_for_a_client_that_comes_later(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    ids, group_id = here.submit(3)
+    agent = here.agent()
+    for task_id in ids:
+        agent.finish(task_id)
+    got = [unpack_message(body) for _, _, body in here.sdk(group_id).wait(3)]
+    assert [each.task_id for each in got if isinstance(each, Result)] == ids
+
+
+def test_results_that_a_client_has_acknowledged_do_not_come_again(scene: Callable[..., Scene]) -> None:
+    here = scene(presence_write_period_s=0.0)
+    ids, group_id = here.submit(4)
+    agent = here.agent()
+    for task_id in ids[:3]:
+        agent.finish(task_id)
+    first = here.sdk(group_id)
+    first.wait(3)
+    first.channel.basic_ack(first.got[1][0].delivery_tag, multiple=True)
+    first.close()
+    second = here.sdk(group_id)
+    agent.finish(ids[3])
+    assert [json.loads(body[1:])["data"]["task_id"] for _, _, body in second.wait(2)] == ids[2:]
+
+
+def test_an_unread_result_survives_the_service(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    (task_id,), group_id = here.submit()
+    here.agent().finish(task_id)
+    here.restart()
+    assert json.loads(here.sdk(group_id).wait(1)[0][2][1:])["data"]["task_id"] == task_id
+
+
+def test_tasks_survive_the_service_and_are_sent_again(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    ids, _ = here.submit(5)
+    agent = here.agent()
+    agent.wait(5)
+    agent.ack_all()
+    agent.finish(ids[1])
+    here.restart()
+    assert ids_of(here.agent().wait(4)) == [ids[0], *ids[2:]]
+
+
+def test_an_endpoint_that_comes_again_gets_all_its_open_tasks_again(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    ids, _ = here.submit(3)
+    first = here.agent()
+    first.wait(3)
+    first.ack_all()
+    first.close()
+    assert ids_of(here.agent().wait(3)) == ids
+
+
+def test_the_second_result_of_a_task_is_dropped_and_counted(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    (task_id,), _ = here.submit()
+    agent = here.agent()
+    agent.finish(task_id, "first")
+    agent.finish(task_id, "second")
+    assert here.task(task_id)["result"] == "first"
+    assert (here.counters().stored, here.counters().duplicate) == (1, 1)
+
+
+def test_an_endpoint_cannot_end_anothers_task(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    (task_id,), _ = here.submit()
+    bob = Rest(here.thread, "bob@localhost")
+    stranger = here.agent(bob.endpoint())
+    stranger.finish(task_id)
+    assert here.task(task_id)["status"] == "received"
+    assert here.counters().foreign == 1
+    with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="ACCESS_REFUSED"):
+        stranger.send(b"", key=f"{here.endpoint_id}.results")
+
+
+def test_noise_on_the_result_queue_is_confirmed_and_counted(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    (task_id,), group_id = here.submit()
+    agent = here.agent()
+    for noise in (b"", b"\x01{", b"\x02", b"\x01" + b"\xff" * 100):
+        agent.send(noise)
+    assert here.counters().unreadable == 4
+    agent.send(b'\x01{"message_type":"result","data":{"task_id":"%s"}}' % task_id.encode())
+    task = here.task(task_id)
+    assert task["reason"].startswith("MALFORMED_RESULT: ")
+    forwarded = unpack_message(here.sdk(group_id).wait(1)[0][2])
+    assert isinstance(forwarded, Result)
+    assert forwarded.is_error
+
+
+def test_nobody_reads_anothers_queues(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    (_, group_id) = here.submit()
+    bob = Rest(here.thread, "bob@localhost")
+    sdk = bob.ask("GET", "/v2/get_amqp_result_connection_url")
+    theirs = bob.endpoint()
+    for url, queue in (
+        (sdk["connection_url"], f"tg.{here.ada.identity.id}.{group_id}"),
+        (sdk["connection_url"], f"{here.endpoint_id}.tasks"),
+        (sdk["connection_url"], "results"),
+        (theirs["task_queue_info"]["connection_url"], f"{here.endpoint_id}.tasks"),
+        (theirs["task_queue_info"]["connection_url"], "results"),
+    ):
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="ACCESS_REFUSED"):
+            Link(url, queue)
+
+
+def test_a_wrong_password_is_refused(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    user, _, host = here.registration["task_queue_info"]["connection_url"].rpartition("@")
+    with pytest.raises(pika.exceptions.ProbableAuthenticationError):
+        Link(user[:-1] + ("0" if user[-1] != "0" else "1") + "@" + host)
+
+
+def test_a_new_registration_cuts_the_older_process_for_good(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    ids, _ = here.submit(2)
+    old = here.agent()
+    old.wait(2)
+    again = {"endpoint_name": "here", "direct": True, "metadata": {}}
+    registration = here.ada.ask("PUT", f"/v3/endpoints/{here.endpoint_id}", again)
+    assert old.is_cut()
+    with pytest.raises(pika.exceptions.ProbableAuthenticationError):
+        Agent(here.registration)
+    assert ids_of(here.agent(registration).wait(2)) == ids
+
+
+def test_a_lock_cuts_the_endpoint_for_good(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    agent = here.agent()
+    here.ada.ask("POST", f"/v3/endpoints/{here.endpoint_id}/lock")
+    assert agent.is_cut()
+    with pytest.raises(pika.exceptions.ProbableAuthenticationError):
+        Agent(here.registration)
+
+
+def test_deleting_an_endpoint_cuts_it_and_tells_the_groups(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    ids, group_id = here.submit(3)
+    agent, sdk = here.agent(), here.sdk(group_id)
+    agent.wait(3)
+    here.ada.ask("DELETE", f"/v2/endpoints/{here.endpoint_id}")
+    assert agent.is_cut()
+    messages = [unpack_message(body) for _, _, body in sdk.wait(3)]
+    assert [each.task_id for each in messages if isinstance(each, Result) and each.is_error] == ids
+
+
+def test_cancelling_tells_the_endpoint_and_the_group(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    (task_id,), group_id = here.submit()
+    agent, sdk = here.agent(), here.sdk(group_id)
+    agent.wait(1)
+    here.ada.ask("POST", f"/v3/tasks/{task_id}/cancel")
+    assert unpack_message(agent.wait(2)[1][2]) == TaskCancel(task_id=task_id)
+    told = unpack_message(sdk.wait(1)[0][2])
+    assert isinstance(told, Result)
+    assert told.error_details is not None
+    assert told.error_details.code == "TASK_CANCELLED"
+    agent.finish(task_id)
+    assert here.task(task_id)["status"] == "failed"
+
+
+def test_a_cancelled_task_is_not_sent_to_an_endpoint_that_comes_later(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    ids, _ = here.submit(3)
+    here.ada.ask("POST", f"/v3/tasks/{ids[1]}/cancel")
+    assert ids_of(here.agent().wait(2)) == [ids[0], ids[2]]
+
+
+def wait_for_status(here: Scene, status: str) -> Any:
+    """Reports are not confirmed, so there is nothing to wait for but their effect."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        found = here.ada.ask("GET", f"/v2/endpoints/{here.endpoint_id}/status")
+        if found["status"] == status or time.monotonic() > until:
+            return found
+
+
+def test_an_endpoint_is_online_while_it_is_attached_and_alive(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    agent = here.agent()
+    assert wait_for_status(here, "online")["status"] == "online"
+    agent.report(heartbeat_period=30, active=True, total_workers=4)
+    agent.report(heartbeat_period=30, active=False, total_workers=4)
+    found = wait_for_status(here, "offline")
+    assert (found["status"], found["details"]["total_workers"]) == ("offline", 4)
+
+
+def test_an_endpoint_whose_connection_drops_is_offline(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    agent = here.agent()
+    assert wait_for_status(here, "online")["status"] == "online"
+    agent.close()
+    assert wait_for_status(here, "offline")["status"] == "offline"
+
+
+def test_reports_outlive_the_service_and_move_tasks(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    (task_id,), _ = here.submit()
+    agent = here.agent()
+    running = TaskTransition(timestamp=1, state="running", actor="endpoint")
+    agent.report(heartbeat_period=30, engine_type="X", config_raw="secret", task_statuses={task_id: (running,)})
+    agent.close()
+    wait_for_status(here, "offline")
+    here.restart()
+    assert here.task(task_id)["status"] == "running"
+    console = here.ada.ask("GET", f"/v3/endpoints/{here.endpoint_id}/console")["user_endpoints"][0]
+    assert (console["engine_type"], console["active"]) == ("X", False)
+    assert "config" not in console
+    path = f"/v3/endpoints/{here.endpoint_id}/console?include_fields=config"
+    assert here.ada.ask("GET", path)["user_endpoints"][0]["config"] == "secret"
+
+
+def test_an_endpoint_cannot_report_for_another(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    bob = Rest(here.thread, "bob@localhost")
+    stranger = here.agent(bob.endpoint())
+    report = EndpointStatusReport(endpoint_id=here.endpoint_id, global_state={"total_workers": 1})
+    stranger.out.basic_publish("heartbeats", f"{stranger.id}.heartbeats", pack_message(report))
+    stranger.finish(stranger.id)  # confirmed after the report was taken
+    assert here.ada.ask("GET", f"/v2/endpoints/{here.endpoint_id}/status")["details"] == {}
+
+
+def test_a_task_that_outlives_its_time_fails_with_a_reason(scene: Callable[..., Scene]) -> None:
+    here = scene(task_lifetime_s=0.0)
+    (task_id,), group_id = here.submit()
+    sdk = here.sdk(group_id)
+    here.thread.call(lambda service: service.relay._sweeper.sweep())
+    assert json.loads(sdk.wait(1)[0][2][1:])["data"]["error_details"]["code"] == TASK_EXPIRED
+    assert here.task(task_id)["reason"].startswith(TASK_EXPIRED)
+
+
+def test_queues_of_groups_cost_nothing_while_nobody_reads_them(scene: Callable[..., Scene]) -> None:
+    here = scene(group_queue_idle_s=-1.0)
+    (_, group_id) = here.submit()
+    queue = f"tg.{here.ada.identity.id}.{group_id}"
+
+    def has_queue(service: Any) -> bool:
+        return bool(service.relay._transport._broker.has_queue(queue))
+
+    assert here.thread.call(has_queue)
+    here.thread.call(lambda service: service.relay._sweeper.sweep())
+    assert not here.thread.call(has_queue)
+    link = here.sdk(group_id)
+    assert here.thread.call(has_queue)
+    link.close()
+    here.ada.ask("GET", "/healthz")
+    assert not here.thread.call(has_queue)
+
+
+def test_an_sdk_cannot_make_queues_that_are_no_groups(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    info = here.ada.ask("GET", "/v2/get_amqp_result_connection_url")
+    with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="NOT_FOUND"):
+        Link(info["connection_url"], info["queue_prefix"] + "anything")
