@@ -60,7 +60,17 @@ class Commands:
 
 @pytest.fixture
 def commands(tmp_path: Path) -> Iterator[Commands]:
+    """For tests that start and stop services."""
     made = Commands(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """One service for all tests that only look at it."""
+    made = Commands(tmp_path_factory.mktemp("running"))
+    made.start()
     yield made
     made.stop()
 
@@ -88,13 +98,12 @@ def test_a_service_starts_in_the_background_answers_and_stops(commands: Commands
     assert not (commands.data_dir / "service.json").exists()
 
 
-def test_who_starts_the_service_is_its_administrator_and_logged_in(commands: Commands) -> None:
-    commands.start()
-    state = commands.state()
-    me = whoami(state, commands.token())
+def test_who_starts_the_service_is_its_administrator_and_logged_in(running: Commands) -> None:
+    state = running.state()
+    me = whoami(state, running.token())
     assert me["is_admin"]
     assert me["username"].endswith("@localhost")
-    tokens = commands.root / "user" / "tokens.json"
+    tokens = running.root / "user" / "tokens.json"
     assert stat.S_IMODE(tokens.stat().st_mode) == 0o600
 
 
@@ -106,35 +115,33 @@ def test_a_token_that_is_still_good_is_kept(commands: Commands) -> None:
     assert commands.token() == token
 
 
-def test_the_data_directory_is_private(commands: Commands) -> None:
-    commands.start()
-    assert stat.S_IMODE(commands.data_dir.stat().st_mode) == 0o700
-    assert [path.name for path in commands.data_dir.iterdir() if path.stat().st_mode & 0o077] == []
+def test_the_data_directory_is_private(running: Commands) -> None:
+    assert stat.S_IMODE(running.data_dir.stat().st_mode) == 0o700
+    assert [path.name for path in running.data_dir.iterdir() if path.stat().st_mode & 0o077] == []
 
 
-def test_two_services_cannot_share_a_data_directory(commands: Commands) -> None:
-    commands.start()
-    state = commands.state()
+def test_two_services_cannot_share_a_data_directory(running: Commands) -> None:
+    state = running.state()
     for detach in ([], ["--detach"]):
-        message = commands.run("start", *detach, "--port", "0", "--amqp-port", "0", status=73)
+        message = running.run("start", *detach, "--port", "0", "--amqp-port", "0", status=73)
         assert str(state["pid"]) in message
-        assert str(commands.data_dir) in message
+        assert str(running.data_dir) in message
 
 
-@pytest.mark.parametrize("detach", [[], ["--detach"]])
-@pytest.mark.parametrize(("taken", "option"), [("port", "--port"), ("amqp_port", "--amqp-port")])
+@pytest.mark.parametrize(
+    ("taken", "option", "detach"), [("port", "--port", []), ("amqp_port", "--amqp-port", ["--detach"])]
+)
 def test_a_port_that_is_taken_is_named_with_its_holder_and_the_way_out(
-    commands: Commands, detach: list[str], taken: str, option: str
+    running: Commands, taken: str, option: str, detach: list[str]
 ) -> None:
-    commands.start()
-    state = commands.state()
+    state = running.state()
     ports = {"--port": "0", "--amqp-port": "0", option: str(state[taken])}
     args = [word for pair in ports.items() for word in pair]
-    message = commands.run("start", *detach, *args, "--data-dir", str(commands.root / "other"), status=69)
+    message = running.run("start", *detach, *args, "--data-dir", str(running.root / "other"), status=69)
     assert f"port {state[taken]}" in message
     assert f"process {state['pid']}" in message
     assert f"{option} 0" in message
-    assert not (commands.root / "other" / "service.json").exists()
+    assert not (running.root / "other" / "service.json").exists()
 
 
 def test_what_a_killed_service_left_behind_does_not_hinder_the_next(commands: Commands) -> None:
