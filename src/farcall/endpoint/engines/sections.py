@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-__all__ = ["Number", "Pair", "Section", "Text", "choose", "refuse", "refusal"]
+__all__ = ["Number", "Pair", "Section", "Text", "choose", "refusal"]
 
 
 class Section(BaseModel):
@@ -30,15 +30,13 @@ class Section(BaseModel):
         known = list(cls.model_fields)
         unknown = [key for key in value if key not in known]
         if unknown:
-            raise refusal(*(((key,), unknown_key_text(str(key), known)) for key in unknown))
+            raise refusal(*(((key,), _unknown_key_text(str(key), known)) for key in unknown))
         return value
 
 
-def unknown_key_text(key: str, known: Iterable[str], *, where: str = "here") -> str:
-    """Why a key is refused: the nearest known one, and all of them."""
-    known = list(known)
+def _unknown_key_text(key: str, known: list[str]) -> str:
     guess = _guess(key, known)
-    return f"unknown key '{key}'{guess} Allowed {where}: {', '.join(sorted(known))}"
+    return f"unknown key '{key}'{guess} Allowed here: {', '.join(sorted(known))}"
 
 
 def refusal(*errors: tuple[tuple[Any, ...], str]) -> ValidationError:
@@ -50,11 +48,6 @@ def refusal(*errors: tuple[tuple[Any, ...], str]) -> ValidationError:
             for path, text in errors
         ],
     )
-
-
-def refuse(path: tuple[Any, ...], text: str) -> None:
-    """Raise a `refusal` of one key."""
-    raise refusal((path, text))
 
 
 def choose(value: Any, allowed: Iterable[str], what: str) -> str:
