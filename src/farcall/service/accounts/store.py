@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from farcall.service.accounts.rules import Identity, TokenRow
+from farcall.service.accounts.rules import Identity, TokenRow, is_token_valid, new_token, token_hash
 from farcall.service.db.sql import Prepared
 from farcall.service.db.tables import endpoints, identities, settings, tokens
 from farcall.service.ids import new_id
@@ -21,6 +21,7 @@ __all__ = [
     "ensure_secret",
     "find_token",
     "identity_by_name",
+    "log_in",
     "ping",
     "revoke_broker_credential",
     "revoke_token",
@@ -55,27 +56,37 @@ def identity_by_name(conn: Connection, username: str) -> Identity | None:
 
 
 def add_token(
-    conn: Connection, token_hash: str, identity_id: str, *, label: str, now: float, expires_at: float | None = None
+    conn: Connection, hashed: str, identity_id: str, *, label: str, now: float, expires_at: float | None = None
 ) -> None:
     """Remember a token that was just given out."""
     conn.execute(
-        insert(tokens).values(
-            hash=token_hash, identity_id=identity_id, label=label, created_at=now, expires_at=expires_at
-        )
+        insert(tokens).values(hash=hashed, identity_id=identity_id, label=label, created_at=now, expires_at=expires_at)
     )
 
 
-def find_token(conn: Connection, token_hash: str) -> tuple[Identity, TokenRow] | None:
+def log_in(conn: Connection, username: str, token: str | None, is_admin: bool, now: float) -> tuple[Identity, str]:
+    """The identity of this name, made if there is none, and a token of it that counts: the given one, or a new one."""
+    identity = ensure_identity(conn, username, is_admin=is_admin, now=now)
+    if token is not None:
+        found = find_token(conn, token_hash(token))
+        if found is not None and found[0].id == identity.id and is_token_valid(found[1], now=now):
+            return identity, token
+    token = new_token()
+    add_token(conn, token_hash(token), identity.id, label="local login", now=now)
+    return identity, token
+
+
+def find_token(conn: Connection, hashed: str) -> tuple[Identity, TokenRow] | None:
     """Whose token this is, valid or not."""
-    row = _FIND_TOKEN.first(conn, hash=token_hash)
+    row = _FIND_TOKEN.first(conn, hash=hashed)
     if row is None:
         return None
     return _identity(row), TokenRow(created_at=row.created_at, expires_at=row.expires_at, revoked_at=row.revoked_at)
 
 
-def revoke_token(conn: Connection, token_hash: str, now: float) -> bool:
+def revoke_token(conn: Connection, hashed: str, now: float) -> bool:
     """From now on the token does not count. False if it did not before."""
-    statement = update(tokens).where(tokens.c.hash == token_hash, tokens.c.revoked_at.is_(None)).values(revoked_at=now)
+    statement = update(tokens).where(tokens.c.hash == hashed, tokens.c.revoked_at.is_(None)).values(revoked_at=now)
     return conn.execute(statement).rowcount > 0
 
 
