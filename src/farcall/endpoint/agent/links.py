@@ -58,6 +58,7 @@ class Links:
         self._port = port
         self._factory = factory
         self._connections: dict[str, Connection] = {}
+        self._is_lost = False
         self._on_online: Callable[[], None] = _nothing
         self._on_offline: Callable[[], None] = _nothing
         self._on_refused: Callable[[str], None] = _ignore
@@ -129,12 +130,15 @@ class Links:
             self._on_offline()
             self._on_refused(event.reason)
         elif isinstance(event, ConsumerReady):
+            self._is_lost = False
             self._on_online()
         elif isinstance(event, ConsumerLost) or (isinstance(event, Disconnected) and url == self._tasks.connection_url):
-            log.warning(
+            log.log(
+                logging.DEBUG if self._is_lost else logging.WARNING,  # once is enough, however often it is tried
                 "The task queue was lost; connecting again. Tasks that run go on.",
                 extra={"event": "broker.lost", "reason": event.reason, "retry_in_s": round(event.retry_in_s, 2)},
             )
+            self._is_lost = True
             self._on_offline()
 
 
