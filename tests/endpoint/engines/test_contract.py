@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,13 @@ def wait_for_end(pid: int) -> None:
         assert poll.poll(60_000), f"process {pid} goes on"
     finally:
         os.close(descriptor)
+
+
+def is_ending(engine: Any, name: str) -> bool:
+    """Whether nothing can start any more."""
+    if name == "processes":
+        return bool(engine._slots.is_stopping)
+    return bool(engine._is_stopping)  # Parsl's: set once its nodes are held
 
 
 def test_a_task_returns_its_value(running: Any, task: Callable[..., EngineTask]) -> None:
@@ -269,8 +277,8 @@ def test_shutdown_lets_running_tasks_finish_and_starts_no_other(
     worker, connection = desk.next()
     ending = threading.Thread(target=running.end, args=(60,))
     ending.start()
-    while running.engine.capacity():  # the shutdown has not begun
-        pass
+    while not is_ending(running.engine, name):
+        time.sleep(0.01)  # nobody tells when the shutdown has begun
     connection.close()
     ending.join()
     assert running.heard.value(running_one) == worker
