@@ -8,6 +8,7 @@ their workers, and ends itself.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pickle
 import sys
@@ -49,6 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--agent", type=int, required=True, help="process id of the agent")
     parser.add_argument("--marker", help="of processes on this machine that shall not outlive the agent")
     arguments = parser.parse_args(argv)
+    with contextlib.suppress(OSError):  # a session leader already
+        os.setsid()  # Ctrl-C in the agent's terminal is the agent's to deal with
     config = pickle.load(sys.stdin.buffer)  # noqa: S301  # from our parent
     interchange = _AttachedInterchange(**config)
     interchange.agent_pid, interchange.marker = arguments.agent, arguments.marker
