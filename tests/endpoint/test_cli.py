@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from farcall import Executor
 from farcall.cli.endpoint import main
 from farcall.endpoint.config import parse_config
+from farcall.testing.functions import by_value
 from farcall.testing.processes import EndpointProcess, ProcessSystem, kill_and_wait, process_system
 
 ENGINE = "engine: {type: ThreadPoolEngine, max_workers: 2}\n"
@@ -194,6 +196,45 @@ def test_an_endpoint_in_the_foreground_ends_in_order_by_each_signal(
     process.send_signal(number)
     status, _, err = wait_end(process)
     assert status == 0, err
+    assert "Traceback" not in err
+
+
+ENGINES = {
+    "threads": ENGINE,
+    "processes": "engine: {type: ProcessPoolEngine, max_workers: 1}\n",
+    "parsl": "engine:\n  max_workers_per_node: 1\n  provider: {type: LocalProvider, min_blocks: 1}\n",
+}
+
+
+@by_value
+def tell_and_go_on(fifo: str) -> str:
+    """Tells the test that it runs, then runs on for a moment."""
+    import pathlib
+    import time
+
+    pathlib.Path(fifo).write_text("running")
+    time.sleep(1.0)
+    return "finished"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_running_task_survives_ctrl_c_in_the_endpoints_terminal(
+    system: ProcessSystem, tmp_path: Path, engine: str
+) -> None:
+    endpoint = system.endpoint(f"terminal-{engine}", ENGINES[engine], start=False)
+    process = foreground(system, "-c", str(endpoint.directory.parent), "start", endpoint.name)
+    assert process.stderr is not None
+    assert "Tasks can come" in process.stderr.readline()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with Executor(endpoint_id=endpoint.id) as executor:
+        future = executor.submit(tell_and_go_on, str(fifo))
+        assert fifo.read_text() == "running"  # blocks until the task writes
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everything the endpoint has started
+        assert future.result(timeout=60) == "finished"
+    status, _, err = wait_end(process)
+    assert status == 0
+    assert "Ctrl-C again" in err
     assert "Traceback" not in err
 
 
