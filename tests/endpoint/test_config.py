@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,26 @@ def test_aliases_and_anchors_work() -> None:
     assert parse_config("engine: &a {type: ThreadPoolEngine}\n").engine.type == "ThreadPoolEngine"
     with pytest.raises(ConfigInvalid, match="line 1: x"):
         parse_config(text + "engine: *a\n")
+
+
+# The pages about it -----------------------------------------------------------------------------------------------
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = ("reference/config-yaml.md", "howto/run-an-endpoint.md")
+
+
+def test_every_key_has_its_entry_in_the_reference() -> None:
+    page = (DOCS / "reference" / "config-yaml.md").read_text()
+    missing = [
+        key for key in config_module.EndpointConfig.model_fields if f"`{key}`" not in page and key != "multi_user"
+    ]
+    assert missing == []
+    assert "`multi_user: true`" in page
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_in_the_pages_are_valid(page: str) -> None:
+    examples = re.findall(r"^```yaml\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+    assert examples
+    for example in examples:
+        parse_config(example)
