@@ -23,7 +23,8 @@ from farcall.wire.errors import (
 )
 from farcall.wire.rest import EndpointRegistration, FunctionRegistration, ResultConnection, SubmitRequest
 
-QUICK = RetryPolicy(first_s=0.001, longest_s=0.002, budget_s=20, unmet_budget_s=0.005)
+QUICK = RetryPolicy(first_s=0.001, longest_s=0.002, budget_s=20, unmet_budget_s=20)
+HASTY = RetryPolicy(first_s=0.001, longest_s=0.002, unmet_budget_s=0.005)
 TASK, FUNCTION, ENDPOINT, GROUP = (str(uuid4()) for _ in range(4))
 SUBMITTED = {"request_id": str(uuid4()), "task_group_id": GROUP, "endpoint_id": ENDPOINT, "tasks": {FUNCTION: [TASK]}}
 REQUEST = SubmitRequest(tasks={FUNCTION: ["payload"]}, create_queue=True)
@@ -89,7 +90,7 @@ def test_an_answer_that_does_not_come_in_time_counts_as_lost(scripted_service, s
 
 def test_a_service_that_keeps_refusing_is_given_up_with_its_own_error(scripted_service, store) -> None:
     scripted_service.answers((429, {}, {"code": "RATE_LIMITED", "message": "slow down"}))
-    policy = RetryPolicy(first_s=0.001, longest_s=0.001, budget_s=0.01)
+    policy = RetryPolicy(first_s=0.05, longest_s=0.05, budget_s=1.0)
     with (
         ApiClient(scripted_service.url, "t", store=store, retry=policy) as client,
         pytest.raises(RateLimited, match="slow down"),
@@ -123,7 +124,7 @@ def test_nobody_listening_is_said_with_what_to_do(store) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with (
-        ApiClient(f"http://127.0.0.1:{port}", "t", store=store, retry=QUICK) as client,
+        ApiClient(f"http://127.0.0.1:{port}", "t", store=store, retry=HASTY) as client,
         pytest.raises(ServiceUnreachable, match=rf"http://127.0.0.1:{port}.*farcall-service status"),
     ):
         client.version()

@@ -76,6 +76,7 @@ class FakeService:
                 return
             outcome = {"result": data} if error is None else {"exception": data, "reason": f"{code}: it failed"}
             task.update(status="failed" if error else "success", completion_t=str(time.time()), **outcome)
+            self._changed.notify_all()
         if self.is_streaming:
             self.stream(task["group"], pack_message(result))
 
@@ -105,12 +106,17 @@ class FakeService:
         own = self.before(request, document)
         if own is None:
             try:
-                with self._changed:
-                    own = 200, self._answer(request.method, path, document)
-                    self._changed.notify_all()
+                own = 200, self.answer(request.method, path, document)
             except ApiError as exc:
                 own = exc.http_status, exc.to_document()
         return httpx.Response(own[0], json=own[1])
+
+    def answer(self, method: str, path: str, document: Any) -> Any:
+        """What a healthy service would say."""
+        with self._changed:
+            answer = self._answer(method, path, document)
+            self._changed.notify_all()
+        return answer
 
     def _answer(self, method: str, path: str, document: Any) -> Any:
         part = path.split("?")[0].split("/")

@@ -334,7 +334,7 @@ def test_a_group_that_the_service_replaces_is_adopted(make_executor, service) ->
     def replace(request, document):
         if request.url.path.endswith("/submit"):
             document["task_group_id"] = got
-            return 200, service._answer("POST", request.url.path, document)
+            return 200, service.answer("POST", request.url.path, document)
         return None
 
     service.before = replace
@@ -625,25 +625,6 @@ def test_a_forgotten_executor_is_collected_and_its_thread_ends(make_executor, se
     assert gone() is None
     thread.join(WAIT_S)
     assert not thread.is_alive()
-
-
-def test_a_forked_child_can_submit_and_leaves_the_parents_calls_alone(executor, service) -> None:
-    assert executor.submit(double, 2).result(WAIT_S) == 4
-    pid = os.fork()
-    if pid == 0:  # pragma: no cover
-        status = 1
-        try:
-            # The fake service and its broker were copied with everything else, so the child has its own.
-            status = 0 if executor._functions.find(double) is not None and not _raises_in_child(executor) else 2
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert executor.submit(double, 3).result(WAIT_S) == 6
-
-
-def _raises_in_child(executor: Executor) -> bool:
-    future = executor.submit(double, 5)
-    return future.result(WAIT_S) != 10
 
 
 PROGRAM = """

@@ -40,9 +40,6 @@ def client(system: LocalSystem) -> Client:
     return system.client()
 
 
-_gates: dict[str, threading.Event] = {}
-
-
 def wait_at(gate: str) -> str:
     """Runs in a thread of this process, so a test can hold it."""
     from tests_gates import gates  # type: ignore[import-not-found]
@@ -157,6 +154,25 @@ def test_functions_can_be_looked_at_and_deleted(client: Client) -> None:
 
 def test_the_hardware_of_a_worker_is_reported(system: LocalSystem, executor: Executor) -> None:
     assert "Cores:" in executor.get_worker_hardware_details()
+
+
+def test_a_forked_child_can_submit_and_leaves_the_parents_calls_alone(
+    executor: Executor, gates: dict[str, threading.Event]
+) -> None:
+    gates["f"] = threading.Event()
+    waiting = executor.submit(wait_at, "f")
+    assert executor.submit(pow, 2, 3).result(WAIT_S) == 8
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = 0 if executor.submit(pow, 2, 4).result(WAIT_S) == 16 else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    gates["f"].set()
+    assert waiting.result(WAIT_S) == "f"
+    assert executor.submit(pow, 2, 5).result(WAIT_S) == 32
 
 
 def test_two_systems_live_in_one_process(system: LocalSystem, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_result_that_overtakes_the_answer_to_its_submission_is_kept(executor, 
     def finish_before_answering(request, document):
         if not request.url.path.endswith("/submit"):
             return None
-        answer = service._answer("POST", request.url.path, document)
+        answer = service.answer("POST", request.url.path, document)
         task_id = list(service.tasks)[-1]
         service.finish(task_id, 99)
         overtaken.wait(WAIT_S)

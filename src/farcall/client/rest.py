@@ -105,9 +105,10 @@ class ApiClient:
         """Have the service revoke the token of this client. Ours."""
         self._http.request("POST", "/v3/logout", is_repeatable=True)
 
-    def result_connection(self) -> ResultConnection:
+    def result_connection(self, *, retry: RetryPolicy | None = None) -> ResultConnection:
         """A fresh credential to read the caller's result queues with."""
-        return _filled(ResultConnection, self._get("/v2/get_amqp_result_connection_url"))
+        path = "/v2/get_amqp_result_connection_url"
+        return _filled(ResultConnection, self._http.request("GET", path, is_repeatable=True, retry=retry))
 
     # --- functions
 

@@ -181,10 +181,10 @@ class ResultStream:
         self._closed.set()
         self._inbox.put(None)
         self._ask_now.set()
+        self._api.close()  # first, since the connection's thread may be asking for a credential
         connection = self._connection
         if connection is not None:
             connection.close(timeout_s)
-        self._api.close()
 
     @property
     def is_closed(self) -> bool:
@@ -197,7 +197,7 @@ class ResultStream:
     # --- the connection's thread
 
     def _fresh_url(self) -> str:
-        result_connection = self._api.result_connection()
+        result_connection = self._api.result_connection(retry=_ONCE)  # the connection has a rhythm of its own
         if self._prefix is None:
             self._prefix = result_connection.queue_prefix
         return result_connection.connection_url
