@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from farcall.endpoint import journal as journal_module
 from farcall.endpoint.journal import (
     Journal,
     JournalBatch,
@@ -112,6 +113,19 @@ def test_a_damaged_page_is_noticed_and_the_file_moved_aside(path: Path) -> None:
     assert aside is not None
     assert list(entries) == []
     journal.write(JournalBatch(inserts=[new(1)]))
+
+
+def test_a_file_with_much_unused_space_is_made_small_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "SHRINK_BYTES", 100_000)
+    journal, _, _ = Journal.open(path)
+    journal.write(JournalBatch(inserts=[new(seq, b"x" * 3000) for seq in range(1, 200)]))
+    journal.write(JournalBatch(deletes=list(range(2, 200))))
+    journal.close()
+    before = path.stat().st_size
+    journal, entries, _ = Journal.open(path)
+    journal.close()
+    assert [item.seq for item in entries] == [1]
+    assert path.stat().st_size < before / 10
 
 
 def test_two_damaged_files_in_one_second_do_not_replace_each_other(path: Path) -> None:

@@ -38,6 +38,10 @@ CHECK_LIMIT_BYTES: Final = 64 * 1024 * 1024
 """A file up to this size is checked as a whole when it is opened (SQLite reads about 1 GB/s)."""
 
 
+SHRINK_BYTES: Final = 64 * 1024 * 1024
+"""A file with more unused space than this is made small again when it is opened."""
+
+
 class Phase(IntEnum):
     """How far a task is at this endpoint."""
 
@@ -191,6 +195,7 @@ class Journal:
             database = _connect(path)
             _check(database, path)
             _create(database)
+            _shrink(database)
             stored = dict(database.execute("SELECT key, value FROM meta"))
             if any(stored.get(key, value) != value for key, value in owner.items()):
                 raise _OtherOwner(json.dumps(stored))
@@ -330,6 +335,16 @@ def _check(database: sqlite3.Connection, path: Path) -> None:
 def _create(database: sqlite3.Connection) -> None:
     for statement in _SCHEMA:
         database.execute(statement)
+
+
+def _shrink(database: sqlite3.Connection) -> None:
+    unused = database.execute("PRAGMA freelist_count").fetchone()[0]
+    page_bytes = database.execute("PRAGMA page_size").fetchone()[0]
+    if unused * page_bytes > SHRINK_BYTES:
+        try:
+            database.execute("VACUUM")
+        except sqlite3.OperationalError as exc:  # it takes as much space again for a moment
+            log.warning("The journal was not made smaller.", extra={"event": "journal.large", "reason": str(exc)})
 
 
 def _load(database: sqlite3.Connection) -> list[JournalEntry]:

@@ -189,6 +189,11 @@ class EndpointRun:
             return self._fail(exc, ExitStatus.IO)
         except OSError as exc:
             return self._fail(exc, ExitStatus.IO)
+        except Exception as exc:
+            log.exception("The endpoint failed unexpectedly.", extra={"event": "endpoint.crashed"})
+            what = f"{type(exc).__name__}: {exc}"
+            self._announcer.failed(f"The endpoint failed unexpectedly ({what}). See {self._directory.log_path}")
+            return ExitStatus.SOFTWARE
 
     def _fail(self, exc: Exception, status: int) -> int:
         log.error(
