@@ -196,6 +196,14 @@ def test_the_log_tells_of_start_and_stop_and_no_secrets(commands: Commands) -> N
     assert token not in log
 
 
+def test_a_database_that_is_none_is_told_in_one_line(commands: Commands) -> None:
+    commands.data_dir.mkdir()
+    (commands.data_dir / "farcall.db").write_text("this is no database" * 100)
+    for detach in ([], ["--detach"]):
+        message = commands.run("start", *detach, "--port", "0", "--amqp-port", "0", status=70)
+        assert "not a database" in message
+
+
 def test_another_user_than_the_administrator_sees_only_that_it_runs(commands: Commands) -> None:
     commands.start()
     (commands.root / "user" / "tokens.json").unlink()

@@ -13,6 +13,7 @@ import pika.exceptions
 import pytest
 from service_world import CODE, PAYLOAD, Rest, ServiceThread
 
+from farcall.service.relay import store
 from farcall.service.relay.sweeper import TASK_EXPIRED
 from farcall.wire.messages import (
     EndpointStatusReport,
@@ -300,6 +301,45 @@ def test_noise_on_the_result_queue_is_confirmed_and_counted(scene: Callable[...,
     forwarded = unpack_message(here.sdk(group_id).wait(1)[0][2])
     assert isinstance(forwarded, Result)
     assert forwarded.is_error
+
+
+def test_one_result_that_the_store_does_not_take_keeps_no_other_out(
+    scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = scene()
+    ids, _ = here.submit(3)
+    agent = here.agent()
+    real = store._result_row
+
+    def picky(ended: store.EndedTask) -> Any:
+        if ended.result.data == "poison":
+            raise ValueError("no")
+        return real(ended)
+
+    monkeypatch.setattr(store, "_result_row", picky)
+    for task_id, data in zip(ids, ["a", "poison", "c"], strict=True):
+        agent.finish(task_id, data)
+    found = [here.task(task_id) for task_id in ids]
+    assert [task["status"] for task in found] == ["success", "failed", "success"]
+    assert found[1]["reason"].startswith("MALFORMED_RESULT: ")
+    assert here.counters().unstorable == 1
+
+
+def test_a_page_that_could_not_be_read_is_read_later(
+    scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = scene()
+    ids, _ = here.submit(2)
+    real, calls = store.read_task_page, []
+
+    def failing_once(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            raise OSError("the disk is away")
+        return real(*args)
+
+    monkeypatch.setattr(store, "read_task_page", failing_once)
+    assert ids_of(here.agent().wait(2)) == ids
 
 
 def test_nobody_reads_anothers_queues(scene: Callable[..., Scene]) -> None:

@@ -87,15 +87,7 @@ POSTGRES_URL = os.environ.get("FARCALL_TEST_POSTGRES_URL")
 """An empty database; everything in it is deleted."""
 
 
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param(
-            "postgresql",
-            marks=pytest.mark.skipif(not POSTGRES_URL, reason="FARCALL_TEST_POSTGRES_URL names no database"),
-        ),
-    ]
-)
+@pytest.fixture(params=["sqlite", *(["postgresql"] if POSTGRES_URL else [])])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     engine = make_engine(POSTGRES_URL or "" if request.param == "postgresql" else f"sqlite:///{tmp_path / 'a.db'}")
     if request.param == "postgresql":

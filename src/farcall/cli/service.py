@@ -44,6 +44,7 @@ _logger = logging.getLogger("farcall.cli.service")  # by name: the background pr
 EX_UNAVAILABLE, EX_SOFTWARE, EX_CANTCREAT, EX_TEMPFAIL = 69, 70, 73, 75
 NOT_RUNNING = 3
 _STOP_S = 60.0
+_STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LOG_BYTES = 100 * 1024 * 1024
 _LOG_LEVELS = ["debug", "info", "warning", "error"]
 
@@ -205,13 +206,19 @@ def _reporting(fd: int | None) -> Iterator[_Report]:
         exit_status = known.get(type(exc), EX_SOFTWARE)
         report.send({"ok": False, "message": str(exc), "exit": exit_status})
         _fail(str(exc), exit_status)
+    except Exception as exc:
+        _logger.exception("The service ended by a fault", extra={"event": "service.fault"})
+        reason = (str(exc).splitlines() or [""])[0]
+        message = f"The service ended by a fault ({type(exc).__name__}: {reason}). Its log says more."
+        report.send({"ok": False, "message": message, "exit": EX_SOFTWARE})
+        _fail(message, EX_SOFTWARE)
 
 
 def _run(settings: ServiceSettings, report: _Report, *, is_foreground: bool) -> None:
     import uvloop
 
-    # The event loop and the database's thread hand over to each other all the time; the default of 5 ms would let
-    # one of them wait for the other's computing.
+    # The event loop and the database's threads hand over to each other all the time. No effect was measured under
+    # steady load; it bounds how long one of them waits for the other's computing (the default is 5 ms).
     sys.setswitchinterval(0.0005)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio_run = getattr(uvloop, "run", asyncio.run)
@@ -223,7 +230,7 @@ async def _serve(settings: ServiceSettings, report: _Report, is_foreground: bool
 
     stop_asked = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPPING_SIGNALS:
         loop.add_signal_handler(number, stop_asked.set)
     async with running_service(settings) as running:
         administrator = await _log_in(running)
@@ -239,8 +246,8 @@ async def _serve(settings: ServiceSettings, report: _Report, is_foreground: bool
         _logger.info("The service is stopping", extra={"event": "service.stopping"})
         if is_foreground:
             _out.print("Stopping…")
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        for number in _STOPPING_SIGNALS:
+            loop.remove_signal_handler(number)  # the second one ends it at once
     statefile.write_state(settings.data_dir, None)
     _logger.info("The service has stopped", extra={"event": "service.stopped"})
 
@@ -409,7 +416,14 @@ class _Formatter(logging.Formatter):
 
     _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 
+    def __init__(self, log_format: str, *, with_tracebacks: bool) -> None:
+        super().__init__(log_format)
+        self._with_tracebacks = with_tracebacks
+
     def format(self, record: logging.LogRecord) -> str:
+        if not self._with_tracebacks and record.exc_info:
+            record = copy.copy(record)
+            record.exc_info = record.exc_text = None
         extra = {key: value for key, value in vars(record).items() if key not in self._OWN}
         return super().format(record) + "".join(f" {key}={value}" for key, value in extra.items())
 
@@ -418,13 +432,13 @@ def _configure_logging(data_dir: Path, level: str, *, to_console: bool) -> None:
     log_format = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     file = logging.handlers.RotatingFileHandler(data_dir / "service.log", maxBytes=_LOG_BYTES, backupCount=1)
     os.chmod(data_dir / "service.log", 0o600)
+    file.setFormatter(_Formatter(log_format, with_tracebacks=True))
     handlers: list[logging.Handler] = [file]
     if to_console:
         console = logging.StreamHandler()
         console.setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+        console.setFormatter(_Formatter(log_format, with_tracebacks=level == "debug"))
         handlers.append(console)
-    for handler in handlers:
-        handler.setFormatter(_Formatter(log_format))
     logging.basicConfig(level=level.upper(), handlers=handlers)
     for chatty in ("uvicorn", "asyncio", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

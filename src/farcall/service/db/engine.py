@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
 from farcall.wire.errors import FarcallError, ServiceUnavailable
 
@@ -147,7 +148,7 @@ class Database:
             for unit in group:
                 # A unit that was refused keeps its answer; nothing of the others is stored.
                 if unit.error is None:
-                    unit.error = ServiceUnavailable(f"The service cannot write to its database ({_reason(exc)}).")
+                    unit.error = _unavailable(exc)
 
 
 def _try_group(connection: Connection, group: Sequence[_Unit], *, savepoints: bool) -> bool:
@@ -164,7 +165,7 @@ def _try_group(connection: Connection, group: Sequence[_Unit], *, savepoints: bo
             except FarcallError as exc:
                 unit.error = exc
             except Exception as exc:
-                unit.error = exc
+                unit.error = _unavailable(exc) if _is_operational(connection, exc) else exc
                 _logger.exception("A unit of writing failed", extra={"event": "db.unit_failed"})
                 if not (savepoints or unit.savepoint):
                     transaction.rollback()
@@ -191,8 +192,15 @@ def _resolve(group: Sequence[_Unit]) -> None:
             unit.future.set_result(unit.result)
 
 
-def _reason(exc: BaseException) -> str:
-    return str(getattr(exc, "orig", None) or exc).splitlines()[0][:200]
+def _is_operational(connection: Connection, exc: BaseException) -> bool:
+    """Whether the database, not the unit, is in trouble: locked, full, gone. Statements may be the driver's own."""
+    driver: Any = connection.dialect.loaded_dbapi
+    return isinstance(exc, (OperationalError, driver.OperationalError))
+
+
+def _unavailable(exc: BaseException) -> ServiceUnavailable:
+    reason = (str(getattr(exc, "orig", None) or exc).splitlines() or [type(exc).__name__])[0]
+    return ServiceUnavailable(f"The service cannot write to its database ({reason[:200]}). Try again later.")
 
 
 def make_engine(url: str, *, pool_size: int = 1) -> Engine:

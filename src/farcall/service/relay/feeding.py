@@ -31,6 +31,9 @@ __all__ = ["Feeding", "ResultFeeds", "TaskFeeds"]
 
 _logger = logging.getLogger(__name__)
 
+_RETRY_S = 1.0
+"""After a failure of the store only."""
+
 Reader = Callable[[ReadPage], Awaitable[tuple[Sequence[Entry], bool]]]
 
 
@@ -62,8 +65,12 @@ class Feeding:
         except Exception:
             _logger.exception("A page could not be read", extra={"event": "relay.page_failed", "queue": self.queue})
             self.feed.page_failed(command.epoch)
+            asyncio.get_running_loop().call_later(_RETRY_S, self._try_again)
             return
         self.do(self.feed.page(command.epoch, entries, is_last=is_last))
+
+    def _try_again(self) -> None:
+        self.do(self.feed.settled(0))
 
 
 class TaskFeeds:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from farcall.broker import Delivery
 from farcall.service.db.engine import Database
 from farcall.service.relay import store
-from farcall.service.relay.results import ParsedResult, Unreadable, parse_result
+from farcall.service.relay.results import MALFORMED_RESULT, ParsedResult, Unreadable, failure_result, parse_result
 from farcall.service.relay.store import Recorded
-from farcall.wire.errors import ServiceUnavailable
+from farcall.wire.errors import FarcallError, ServiceUnavailable
 
 __all__ = ["Intake", "IntakeCounters"]
 
@@ -34,6 +34,7 @@ class IntakeCounters:
     foreign: int = 0
     unknown: int = 0
     unreadable: int = 0
+    unstorable: int = 0
     batches: int = 0
 
 
@@ -103,18 +104,37 @@ class Intake:
         results = self._parse(batch)
         while results:
             try:
-                await self._db.write(store.record_results, results, self._clock(), then=self._recorded)
+                await self._record(results)
                 break
             except ServiceUnavailable:
                 pass  # logged where it happened; nothing can be confirmed until the disk takes it
-            except Exception:
-                _logger.exception("Results could not be stored", extra={"event": "relay.results_failed"})
             try:
                 await asyncio.wait_for(self._stopping.wait(), _RETRY_S)
             except asyncio.TimeoutError:
                 continue
             return False
         return True
+
+    async def _record(self, results: Sequence[ParsedResult]) -> None:
+        """Raises ServiceUnavailable. One result that the store does not take must not keep the others out."""
+        try:
+            await self._db.write(store.record_results, results, self._clock(), then=self._recorded)
+        except FarcallError:
+            raise
+        except Exception as exc:
+            if len(results) > 1:
+                for result in results:
+                    await self._record([result])
+                return
+            self.counters.unstorable += 1
+            task_id, sender = results[0].task_id, results[0].sender
+            _logger.exception(
+                "A result cannot be stored",
+                extra={"event": "relay.result_unstorable", "task_id": task_id, "sender": sender},
+            )
+            if results[0].error_code != MALFORMED_RESULT:
+                text = f"The result of task {task_id} cannot be stored by the service ({type(exc).__name__})."
+                await self._record([replace(failure_result(task_id, MALFORMED_RESULT, text), sender=sender)])
 
     def _parse(self, batch: Sequence[Delivery]) -> list[ParsedResult]:
         results = []
