@@ -9,8 +9,10 @@ import weakref
 from concurrent.futures import FIRST_COMPLETED, CancelledError, as_completed, wait
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 
+from farcall.client.retry import RetryPolicy
 from farcall.sdk import Client, Executor
 from farcall.serialize import ComputeSerializer, DillDataBase64, JSONData, PureSourceTextInspect
 from farcall.wire.errors import (
@@ -21,6 +23,7 @@ from farcall.wire.errors import (
     PayloadTooLarge,
     SerializationError,
     ServiceUnavailable,
+    ServiceUnreachable,
     TaskExecutionFailed,
     TaskGroupNotFound,
     VersionMismatch,
@@ -485,6 +488,30 @@ def test_a_service_that_stays_away_fails_the_calls_that_wait(executor, service) 
     service.before = lambda request, document: (500, {"message": "out of order"})
     with pytest.raises(FarcallError, match="out of order"):
         executor.submit(double, 2).result(WAIT_S)
+
+
+def test_calls_that_waited_through_an_outage_fail_together(make_executor, service, monkeypatch) -> None:
+    monkeypatch.setattr("farcall.sdk.submitter._PATIENT", RetryPolicy(first_s=0.01, budget_s=0.05))
+    executor = make_executor(batch_size=1)
+    executor.submit(double, 1).result(WAIT_S)
+    sending, go_on = threading.Event(), threading.Event()
+
+    def vanish(request, document):
+        sending.set()
+        go_on.wait(WAIT_S)
+        raise httpx.ReadError("cut off")
+
+    service.before = vanish
+    futures = [executor.submit(double, n) for n in range(2)]
+    assert sending.wait(WAIT_S)
+    futures += [executor.submit(double, n) for n in range(50)]
+    go_on.set()
+    for future in futures:
+        with pytest.raises(ServiceUnreachable, match="cut off"):
+            future.result(WAIT_S)
+    assert "reload_tasks" in str(futures[0].exception())
+    service.before = lambda request, document: None
+    assert executor.submit(double, 2).result(WAIT_S) == 4
 
 
 def test_an_argument_that_cannot_be_sent_is_named_at_once(executor, service) -> None:

@@ -112,10 +112,26 @@ class ApiClient:
 
     # --- functions
 
-    def register_function(self, registration: FunctionRegistration) -> str:
-        """Register a function; returns its id. Registering the same again makes another one."""
-        # Repeatable: at worst a function that nobody uses is registered as well.
-        answer = self._http.request("POST", "/v3/functions", _members(registration), is_repeatable=True)
+    def register_function(
+        self,
+        registration: FunctionRegistration,
+        *,
+        retry: RetryPolicy | None = None,
+        interrupt: threading.Event | None = None,
+    ) -> str:
+        """Register a function; returns its id. Registering the same again makes another one.
+
+        Args:
+            retry, interrupt: as for `submit`.
+        """
+        answer = self._http.request(
+            "POST",
+            "/v3/functions",
+            _members(registration),
+            is_repeatable=True,  # at worst a function that nobody uses is registered as well
+            retry=retry,
+            interrupt=interrupt,
+        )
         return str(_member(answer, "function_uuid"))
 
     def get_function(self, function_id: str | UUID) -> dict[str, Any]:

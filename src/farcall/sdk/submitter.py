@@ -27,7 +27,7 @@ from farcall.sdk.future import ComputeFuture
 from farcall.sdk.outcomes import ResultReader
 from farcall.sdk.runtime import user_runtime
 from farcall.sdk.stream import ResultStream, Waiter, close_streams
-from farcall.wire.errors import ApiError, FarcallError, FunctionNotFound
+from farcall.wire.errors import ApiError, FarcallError, FunctionNotFound, ServiceUnreachable
 from farcall.wire.rest import SubmitRequest, SubmitResponse
 
 __all__ = ["Submitter", "Submitting"]
@@ -188,8 +188,15 @@ class Submitter:
             if self._is_dropping:
                 for call in batch.calls:
                     call.owner.future.cancel()
-            else:
-                waiting.extendleft(reversed(self._send(batch)))
+                continue
+            try:
+                parts = self._send(batch)
+            except ServiceUnreachable as exc:
+                # What gathered behind it has waited as long, and would only wait again, one request after the other.
+                _fail(batch.calls, _perhaps_taken(exc))
+                _fail((call for each in waiting for call in each.calls), exc)
+                return
+            waiting.extendleft(reversed(parts))
 
     def _registered(self, calls: Iterable[SubmitCall]) -> list[SubmitCall]:
         """The calls whose functions are registered by now; the futures of the others have failed."""
@@ -200,7 +207,9 @@ class Submitter:
             if ref.function_id is None and id(ref) not in failed and not self._is_dropping:
                 assert ref.registration is not None
                 try:
-                    ref.function_id = self._api.register_function(ref.registration)
+                    ref.function_id = self._api.register_function(
+                        ref.registration, retry=_PATIENT, interrupt=self._interrupt
+                    )
                 except (FarcallError, ValueError) as exc:
                     failed[id(ref)] = exc
             if id(ref) in failed:
@@ -210,7 +219,11 @@ class Submitter:
         return good
 
     def _send(self, batch: SubmitBatch) -> list[SubmitBatch]:
-        """Send one request; returns what to try in its place if it was refused."""
+        """Send one request; returns what to try in its place if it was refused.
+
+        Raises:
+            ServiceUnreachable: nobody answered for as long as we wait.
+        """
         calls = [call for call in batch.calls if call.owner.future.begin_sending()]
         if not calls:
             return []
@@ -227,6 +240,8 @@ class Submitter:
                 interrupt=self._interrupt,
             )
             self._accepted(batch.route, by_function, response)
+        except ServiceUnreachable:
+            raise
         except FarcallError as exc:
             parts = parts_after_refusal(Batch(route=batch.route, calls=calls), exc)
             if not parts:
@@ -263,6 +278,12 @@ def _request(route: Route, by_function: dict[str, list[SubmitCall]]) -> SubmitRe
         user_endpoint_config=json.loads(route.user_endpoint_config) if route.user_endpoint_config else None,
         user_runtime=user_runtime(),
         result_serializers=list(route.result_serializers) or None,
+    )
+
+
+def _perhaps_taken(error: ServiceUnreachable) -> ServiceUnreachable:
+    return ServiceUnreachable(
+        error.url, f"{error.reason}; should it have taken the call all the same, Executor.reload_tasks finds it"
     )
 
 
