@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup demo demo-stop test test-quick check format types imports bench run clean
+.PHONY: help setup demo demo-stop test test-quick check format types imports bench bench-parts run clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test-quick: setup ## Tests that start no processes (under a minute)
 
 bench: setup ## Measure speed and size; one JSON line per figure
 	@$(PY) -m benchmarks
+
+bench-parts: setup ## Measure the broker, the AMQP client and the service each by itself
+	@$(PY) benchmarks/broker.py && $(PY) benchmarks/amqp.py && $(PY) benchmarks/service.py
 
 clean: ## Remove .venv, caches and the demo's data (run `make demo-stop` first)
 	rm -rf .venv .demo .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
