@@ -202,7 +202,7 @@ def test_a_refused_token_is_looked_up_once_more(scripted_service, store) -> None
         if request.headers.get("authorization") == "Bearer new":
             return 200, {}, {"identity_id": "x", "username": "u"}
         store.put(scripted_service.url, _stored("new"))
-        return 401, {}, {}
+        return 401, {}, {"code": "UNAUTHENTICATED"}
 
     scripted_service.script = log_in_meanwhile
     with ApiClient(scripted_service.url, store=store, retry=QUICK) as client:
