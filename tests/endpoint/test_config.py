@@ -17,7 +17,7 @@ BAD = {
     ),
     "unknown key like no other": (
         "debug: true\nwhatever: x\n",
-        ["line 2", "unknown key 'whatever'. Allowed here: \n", "\n      admins, ", "display_name", "engine"],
+        ["line 2", "unknown key 'whatever'. Allowed here:\n", "\n      admins, ", "display_name", "engine"],
     ),
     "an engine like no other": (
         "engine:\n  type: NoEngine\n",

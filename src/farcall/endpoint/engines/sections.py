@@ -47,14 +47,14 @@ def _unknown_key_text(key: str, known: list[str]) -> str:
     near = _nearest(key, known)
     if near is not None and len(known) > FEW:
         return f"unknown key '{key}'; did you mean '{near}'?"
-    return f"unknown key '{key}'{_guess(near)} Allowed here: {listed(sorted(known))}"
+    return f"unknown key '{key}'{_guess(near)} Allowed here:{listed(sorted(known))}"
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names with commas; too many for one line: in lines of their own, indented below a message."""
+    """Names with commas, to follow a colon; too many for one line: in lines of their own, indented below."""
     text = ", ".join(names)
     if len(text) <= LINE_CHARS:
-        return text
+        return f" {text}"
     lines = textwrap.wrap(text, LINE_CHARS, break_long_words=False, break_on_hyphens=False)
     return "".join(f"\n      {line}" for line in lines)
 
@@ -82,7 +82,7 @@ def choose(value: Any, allowed: Iterable[str], what: str) -> str:
     guess = _guess(_nearest(str(value), allowed))
     raise PydanticCustomError(
         "not_allowed",
-        "{what} '{value}' is not known{guess} Allowed: {allowed}",
+        "{what} '{value}' is not known{guess} Allowed:{allowed}",
         {"what": what, "value": str(value), "guess": guess, "allowed": listed(allowed)},
     )
 

@@ -86,7 +86,7 @@ def _type_of(raw: Any, what: str, allowed: typing.Iterable[str]) -> str:
     if not isinstance(raw, dict) or not isinstance(raw.get("type"), str):
         raise PydanticCustomError(
             "no_type",
-            "this {what} section needs a key 'type' (and its settings beside it). Allowed types: {allowed}",
+            "this {what} section needs a key 'type' (and its settings beside it). Allowed types:{allowed}",
             {"what": what, "allowed": listed(sorted(allowed))},
         )
     kind = raw["type"]
