@@ -52,7 +52,9 @@ class FakeEngine:
         return max(0, self.capacity_now - len(self.tasks))
 
     def note_backlog(self, count: int) -> None:
-        self.backlog = count
+        with self._changed:
+            self.backlog = count
+            self._changed.notify_all()
 
     def cancel(self, task_id: str) -> bool:
         with self._changed:
@@ -72,6 +74,11 @@ class FakeEngine:
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.submitted) >= count, WAIT_S), self.submitted
             return list(self.submitted)
+
+    def wait_backlog(self, count: int) -> None:
+        """Wait until this many tasks are kept back by the agent."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.backlog == count, WAIT_S), self.backlog
 
     def finish(self, task_id: str, value: str = "value") -> None:
         with self._changed:
@@ -105,6 +112,9 @@ class Watcher:
 
     def registered(self, endpoint_id: str) -> None:
         self._say("registered", endpoint_id)
+
+    def connecting(self) -> None:
+        self._say("connecting", "")
 
     def online(self) -> None:
         self._say("online", "")

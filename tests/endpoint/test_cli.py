@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from farcall import Executor
 from farcall.cli.endpoint import main
 from farcall.endpoint.config import parse_config
+from farcall.endpoint.pidfile import running_process
 from farcall.testing.functions import by_value
 from farcall.testing.processes import EndpointProcess, ProcessSystem, kill_and_wait, process_system
 
@@ -68,8 +69,8 @@ def test_configure_refuses_an_existing_name_and_a_bad_one(tmp_path: Path) -> Non
     assert result.exit_code == 73
     assert "exists already" in result.output
     assert (tmp_path / "x" / "config.yaml").read_text() == "mine"
-    for name in ("a b", "../x", ".hidden", "54460200-b652-4f43-a918-02882fa6114a"):
-        assert invoke(tmp_path, "configure", name).exit_code == 2
+    for name in ("a b", "../x", ".hidden", "54460200-b652-4f43-a918-02882fa6114a", "-x"):
+        assert invoke(tmp_path, "configure", "--", name).exit_code == 2
 
 
 def test_a_name_that_leads_elsewhere_is_refused_by_every_command(tmp_path: Path) -> None:
@@ -81,10 +82,11 @@ def test_a_name_that_leads_elsewhere_is_refused_by_every_command(tmp_path: Path)
 
 def test_commands_for_an_unknown_endpoint_say_which_ones_there_are(tmp_path: Path) -> None:
     invoke(tmp_path, "configure", "known")
-    for arguments in (["start", "x"], ["stop", "x"], ["restart", "x"], ["delete", "x", "--yes"]):
+    for arguments in (["start", "x"], ["stop", "x"], ["restart", "x"], ["delete", "x", "--yes"], ["status", "x"]):
         result = invoke(tmp_path, *arguments)
         assert result.exit_code == 78
         assert "there: known" in result.output
+        assert ("configure x" in result.output) is (arguments[0] in ("start", "restart"))
 
 
 @pytest.mark.parametrize("flags", [[], ["--detach"]], ids=["foreground", "background"])
@@ -113,6 +115,29 @@ def test_list_shows_nothing_and_initialized_endpoints(tmp_path: Path) -> None:
     shown = invoke(tmp_path, "list").output
     assert "Initialized" in shown
     assert "x" in shown
+
+
+def test_the_status_of_an_endpoint_that_never_ran_says_so(tmp_path: Path) -> None:
+    invoke(tmp_path, "configure", "x")
+    shown = invoke(tmp_path, "status", "x")
+    assert shown.exit_code == 0
+    assert shown.output.splitlines() == [
+        "Endpoint: x",
+        "Status:   Initialized",
+        "ID:       none: never registered",
+        f"Log:      {tmp_path / 'x' / 'endpoint.log'}",
+    ]
+
+
+def test_ctrl_c_while_the_endpoint_is_only_loading_ends_with_a_line(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    os.mkfifo(tmp_path / "x" / "config.yaml")
+    process = subprocess.Popen([COMMAND, "-c", str(tmp_path), "start", "x"], stderr=subprocess.PIPE, text=True)
+    with (tmp_path / "x" / "config.yaml").open("w"):  # opens when it reads its configuration; there is none to read
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip() == "Interrupted; nothing is left running."
 
 
 def test_an_endpoint_that_was_never_registered_is_deleted_without_a_service(tmp_path: Path) -> None:
@@ -305,6 +330,52 @@ def test_a_service_that_is_down_is_waited_for_and_ctrl_c_works(tmp_path: Path) -
         status, _, err = wait_end(process)
         assert status == (130 if flags else 0), err
         assert "Traceback" not in err
+
+
+def test_a_start_in_the_background_gives_up_when_told_to_and_leaves_nothing(tmp_path: Path) -> None:
+    invoke(tmp_path, "configure", "x")
+    (tmp_path / "x" / "config.yaml").write_text(ENGINE)
+    env = {**os.environ, "FARCALL_SERVICE_URL": "http://127.0.0.1:9", "FARCALL_USER_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [COMMAND, "-c", str(tmp_path), "start", "x", "--detach", "--wait", "0"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 75, done.stderr
+    assert "did not answer; the endpoint was not started, and nothing is left running" in done.stderr
+    assert running_process(tmp_path / "x" / "daemon.pid") is None
+    assert not (tmp_path / "x" / "daemon.pid").exists()
+
+
+def test_the_status_of_a_running_endpoint_names_process_and_tasks(system: ProcessSystem) -> None:
+    endpoint = system.endpoint("watched", ENGINE)
+    shown = json.loads(endpoint.command("status", "watched", "--json").stdout)
+    assert (shown["id"], shown["status"], shown["pid"]) == (endpoint.id, "Running", endpoint.pid)
+    assert shown["service_url"] == system.service.url
+    assert shown["log"] == str(endpoint.log)
+    assert shown["started_s"] <= endpoint.log.stat().st_mtime + 1
+    text = endpoint.command("status", "watched").stdout
+    assert f"Process:  {endpoint.pid} on " in text
+    endpoint.stop()
+    shown = json.loads(endpoint.command("status", "watched", "--json").stdout)
+    assert (shown["status"], shown["pid"]) == ("Stopped", None)
+    assert shown["tasks"] == {"queued": 0, "running": 0, "unconfirmed": 0, "source": "journal"}
+
+
+def test_an_endpoint_whose_directory_is_gone_is_deleted_by_its_id(system: ProcessSystem) -> None:
+    endpoint = system.endpoint("lost", ENGINE)
+    endpoint_id = endpoint.id
+    endpoint.stop()
+    shutil.rmtree(endpoint.directory)
+    refused = endpoint.command("delete", endpoint_id, status=1)  # nobody answers the question
+    assert f"Delete endpoint <lost> ({endpoint_id}) at {system.service.url}?" in refused.stdout
+    deleted = endpoint.command("delete", endpoint_id.upper(), "--yes")
+    assert "this id; it is deleted at the service only" in deleted.stderr
+    assert f"Endpoint <lost> ({endpoint_id}) has been deleted" in deleted.stdout
+    again = endpoint.command("delete", endpoint_id, "--yes", status=69)
+    assert endpoint_id in again.stderr
 
 
 def test_an_endpoint_is_deleted_here_and_at_the_service_by_name_or_id(system: ProcessSystem) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from farcall.endpoint.engines.base import EngineStartFailed
 from farcall.endpoint.journal import Journal, JournalBatch, JournalDamaged, JournalUnavailable, Phase
+from farcall.endpoint.status import TaskCounts, endpoint_status
 from farcall.wire.messages import TaskCancel
 
 ENDPOINT = "eeeeeeee-0000-4000-8000-000000000001"
@@ -138,6 +139,29 @@ def test_what_was_not_done_when_the_endpoint_stopped_is_done_when_it_comes_back(
     assert lost.task_id == task_id(1)
     assert lost.error_details is not None
     assert lost.error_details.code == "ENDPOINT_LOST"
+
+
+def test_the_status_of_a_stopped_endpoint_counts_what_its_journal_holds(place: Place) -> None:
+    place.engine.capacity_now = 1
+    running = place.start()
+    for number in (1, 2, 3):
+        place.service.send(task_id(number))
+    place.engine.wait_submitted(1)
+    place.engine.wait_backlog(2)
+    place.engine.can_cancel = {task_id(1)}
+    assert running.stop() == 0
+    found = endpoint_status(place.directory, lambda _: None)
+    assert (found.state, found.endpoint_id, found.pid) == ("Stopped", ENDPOINT, None)
+    assert found.tasks == TaskCounts(queued=3, running=0, unconfirmed=0, source="journal")
+
+
+def test_the_status_of_a_running_endpoint_counts_what_it_last_reported(place: Place) -> None:
+    running = place.start()
+    running.watcher.wait("online")
+    found = endpoint_status(place.directory, lambda _: {"outstanding_tasks": 5, "pending_tasks": 3})
+    assert (found.state, found.pid) == ("Running", os.getpid())
+    assert found.tasks == TaskCounts(queued=3, running=2, unconfirmed=None, source="service")
+    assert endpoint_status(place.directory, lambda _: None).tasks is None
 
 
 def test_a_result_that_nobody_confirmed_is_published_after_a_restart(place: Place) -> None:

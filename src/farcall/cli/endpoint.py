@@ -1,4 +1,4 @@
-"""The site's command, `farcall-endpoint`: configure, start, stop, restart, list, delete, login and the like.
+"""The site's command, `farcall-endpoint`: configure, start, stop, restart, list, status, delete, login and the like.
 
 Composes the endpoint with the user's token store, signals and the terminal. What is heavy (the agent, pydantic) is
 imported by `start` alone.
@@ -16,7 +16,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -28,7 +29,8 @@ from farcall.client.settings import service_url, user_dir
 from farcall.endpoint.directory import EndpointDirectory, Registration, RegistrationUnreadable, find_endpoints
 from farcall.endpoint.pidfile import running_process
 from farcall.endpoint.profile import EndpointExists, create_profile
-from farcall.wire.errors import ApiError, FarcallError, NotFound, ServiceUnreachable, Unauthenticated
+from farcall.endpoint.status import EndpointStatus, endpoint_state, endpoint_status
+from farcall.wire.errors import ApiError, EndpointNotFound, FarcallError, ServiceUnreachable, Unauthenticated
 from farcall.wire.messages import is_uuid_text
 from farcall.wire.names import endpoint_name_fault
 
@@ -43,6 +45,10 @@ EX_DATAERR, EX_UNAVAILABLE, EX_CANTCREAT, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 65
 DEFAULT_NAME = "default"
 STOP_PATIENCE_S = 90.0
 """How long `stop` waits for the process to end before it says so."""
+START_PATIENCE_S = 60.0
+"""How long `start --detach` waits for the service."""
+STATUS_PATIENCE_S = 5.0
+"""How long `status` waits for the service, which only adds to what is known here."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,15 @@ def configure(common: _Common, name: str, display_name: str | None) -> None:
 
 def _start_options(function: _F) -> _F:
     options = [
+        click.option(
+            "--wait",
+            metavar="SECONDS",
+            type=click.FloatRange(min=0),
+            default=START_PATIENCE_S,
+            show_default=True,
+            help="With --detach: how long the service may take to answer; then nothing is left running, "
+            "and the exit status is 75. 0 does not wait for it.",
+        ),
         click.option("--detach", is_flag=True, help="Run in the background; return when tasks can come."),
         click.option("--endpoint-uuid", metavar="UUID", help="Register with this id."),
     ]
@@ -163,13 +178,18 @@ def start(common: _Common, /, name: str, ready_fd: int | None, **options: Any) -
     It runs in the foreground until Ctrl-C; running tasks then get a moment to finish, and what is not done
     is done after the next start. A second Ctrl-C ends it at once.
 
+    As long as the service does not answer it waits: in the foreground without end, with --detach for --wait seconds.
+
     \b
     Examples:
       farcall-endpoint start my-first-endpoint
       farcall-endpoint start my-first-endpoint --detach
+      farcall-endpoint start my-first-endpoint --detach --wait 600
     \b
-    Exit status: 0 stopped in order; 65 refused by the service (data); 69 blocked, replaced or deleted;
-    70 the engine failed; 73 already running; 74 disk; 75 try later; 77 no permission; 78 configuration.
+    Exit status: 0 stopped in order; 65 refused by the service (data);
+    69 blocked, replaced, deleted, or no Farcall service; 70 the engine failed;
+    73 already running; 74 disk; 75 try later (no service, endpoint_setup failed);
+    77 no permission; 78 configuration; 130 interrupted before it began.
     """
     _start(common, name, ready_fd=ready_fd, **options)
 
@@ -180,25 +200,26 @@ def _start(
     *,
     ready_fd: int | None = None,
     detach: bool,
+    wait: float,
     endpoint_uuid: str | None,
     debug: bool,
     log_to_console: bool,
     no_color: bool,
 ) -> None:
-    directory = _configured(common, name)
+    directory = _configured(common, name, to_start=True)
     is_debug, to_console = common.is_debug or debug, common.to_console or log_to_console
     if endpoint_uuid is not None:
         _check_uuid(endpoint_uuid)
     if no_color:
         os.environ["NO_COLOR"] = "1"
     if detach:
-        _detach(common, directory, endpoint_uuid=endpoint_uuid, is_debug=is_debug)
+        _detach(common, directory, endpoint_uuid=endpoint_uuid, is_debug=is_debug, patience_s=wait)
         return
-    sys.exit(
-        _run_here(
+    with _leaving_at_once():
+        status = _run_here(
             common, directory, endpoint_uuid=endpoint_uuid, is_debug=is_debug, to_console=to_console, ready_fd=ready_fd
         )
-    )
+        sys.exit(status)
 
 
 def _run_here(
@@ -260,11 +281,30 @@ class _Terminal:
     def registered(self, endpoint_id: str) -> None:
         click.echo(f"Starting endpoint; registered ID: {endpoint_id}")
 
+    def connecting(self) -> None: ...
+
     def online(self) -> None:
         click.echo(f"Tasks can come. Ctrl-C stops the endpoint; its log is {self._directory.log_path}", err=True)
 
     def failed(self, text: str) -> None:
         _error(text)
+
+
+@contextlib.contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """Ctrl-C while there is nothing to end in order yet (or any more): a line, and out. Loading takes a second."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        del frame
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nInterrupted; nothing is left running.\n")
+        os._exit(128 + number)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
@@ -299,8 +339,10 @@ def _signals(run: EndpointRun, *, is_quiet: bool) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _detach(common: _Common, directory: EndpointDirectory, *, endpoint_uuid: str | None, is_debug: bool) -> None:
-    from farcall.endpoint.background import start_in_background
+def _detach(
+    common: _Common, directory: EndpointDirectory, *, endpoint_uuid: str | None, is_debug: bool, patience_s: float
+) -> None:
+    from farcall.endpoint.background import StartTimedOut, start_in_background
 
     arguments = ["--config-dir", str(common.base), "start", directory.name]
     if endpoint_uuid is not None:
@@ -313,7 +355,10 @@ def _detach(common: _Common, directory: EndpointDirectory, *, endpoint_uuid: str
             arguments,
             output=directory.log_path,
             on_message=lambda kind, text: _pass_on(terminal, kind, text),
+            patience_s=patience_s,
         )
+    except StartTimedOut as exc:
+        _fail(exc, EX_TEMPFAIL)
     except KeyboardInterrupt:
         _fail("Interrupted; the endpoint was stopped again.", 130)
     if outcome.status is not None:
@@ -403,7 +448,7 @@ def restart(common: _Common, /, name: str, **options: Any) -> None:
     Example:
       farcall-endpoint restart my-first-endpoint --detach
     """
-    directory = _configured(common, name)
+    directory = _configured(common, name, to_start=True)
     if running_process(directory.pid_path) is not None:
         _stop_here(directory)
     _start(common, name, **options)
@@ -446,18 +491,66 @@ def _row(directory: EndpointDirectory) -> tuple[str | None, str, str]:
     try:
         registration = directory.registration()
     except RegistrationUnreadable:
-        return "(endpoint.json cannot be read)", _status(directory, True), directory.name
+        return "(endpoint.json cannot be read)", endpoint_state(directory, is_registered=True), directory.name
     endpoint_id = registration.endpoint_id if registration is not None else None
-    return endpoint_id, _status(directory, registration is not None), directory.name
+    return endpoint_id, endpoint_state(directory, is_registered=registration is not None), directory.name
 
 
-def _status(directory: EndpointDirectory, is_registered: bool) -> str:
-    process = running_process(directory.pid_path)
-    if process is not None:
-        return "Running" if process.is_connected else "Disconnected"
-    if directory.pid_path.exists():
-        return "Disconnected"
-    return "Stopped" if is_registered else "Initialized"
+@main.command()
+@_name_argument
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.pass_obj
+def status(common: _Common, name: str, as_json: bool) -> None:
+    """Show how an endpoint is: state, process, tasks, log.
+
+    `list -h` says what the states mean. Tasks of a running endpoint are those of its last report to the service.
+
+    \b
+    Examples:
+      farcall-endpoint status my-first-endpoint
+      farcall-endpoint status my-first-endpoint --json
+    """
+    found = endpoint_status(_configured(common, name), _last_report)
+    if as_json:
+        document = {"id": found.endpoint_id, "status": found.state, **asdict(found), "log": str(found.log_path)}
+        for moved in ("endpoint_id", "state", "log_path"):
+            del document[moved]
+        click.echo(json.dumps(document, indent=2))
+        return
+    for label, text in _status_lines(found):
+        click.echo(f"{label + ':':<10}{text}")
+
+
+def _status_lines(found: EndpointStatus) -> Iterator[tuple[str, str]]:
+    yield "Endpoint", found.name
+    yield "Status", found.state
+    yield "ID", found.endpoint_id or "none: never registered"
+    if found.service_url is not None:
+        yield "Service", found.service_url
+    if found.pid is not None:
+        since = ""
+        if found.started_s is not None:
+            since = f" since {datetime.fromtimestamp(found.started_s).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+        yield "Process", f"{found.pid} on {found.host}{since}"
+    tasks = found.tasks
+    if tasks is not None and tasks.source == "service":
+        yield "Tasks", f"{tasks.queued} queued, {tasks.running} running (as last reported to the service)"
+    elif tasks is not None:
+        yield "Tasks", f"{tasks.queued} queued, {tasks.running} were running, {tasks.unconfirmed} results to be sent"
+    yield "Log", str(found.log_path)
+
+
+def _last_report(registration: Registration) -> dict[str, Any] | None:
+    from farcall.client.rest import ApiClient
+    from farcall.client.retry import RetryPolicy
+
+    try:
+        once = RetryPolicy(budget_s=0, unmet_budget_s=0)
+        with ApiClient(registration.service_url, timeout_s=STATUS_PATIENCE_S, retry=once) as client:
+            details = client.endpoint_status(registration.endpoint_id).get("details")
+    except (FarcallError, ValueError):
+        return None
+    return details if isinstance(details, dict) else None
 
 
 @main.command()
@@ -468,7 +561,8 @@ def _status(directory: EndpointDirectory, is_registered: bool) -> str:
 def delete(common: _Common, name_or_id: str, force: bool, yes: bool) -> None:
     """Delete an endpoint at the service, and its directory here.
 
-    Its unfinished tasks fail. The id cannot be used again.
+    Its unfinished tasks fail. The id cannot be used again. By its id an endpoint is deleted even if its
+    directory is gone.
 
     \b
     Examples:
@@ -476,6 +570,9 @@ def delete(common: _Common, name_or_id: str, force: bool, yes: bool) -> None:
       farcall-endpoint delete 54460200-b652-4f43-a918-02882fa6114a --yes
     """
     directory = _find(common, name_or_id)
+    if directory is None:
+        _delete_without_directory(common, name_or_id.lower(), force=force, yes=yes)
+        return
     process = running_process(directory.pid_path)
     if process is not None and not force:
         stop_hint = common.command(f"stop {directory.name}")
@@ -496,18 +593,34 @@ def delete(common: _Common, name_or_id: str, force: bool, yes: bool) -> None:
     click.echo(f"Endpoint <{directory.name}> has been deleted.")
 
 
+def _delete_without_directory(common: _Common, endpoint_id: str, *, force: bool, yes: bool) -> None:
+    with _client() as client, _service_errors():
+        name = client.endpoint(endpoint_id).get("name") or "?"
+        _note(f"No endpoint in {common.base} has this id; it is deleted at the service only.")
+        if not yes:
+            click.confirm(f"Delete endpoint <{name}> ({endpoint_id}) at {client.url}?", abort=True)
+        if not force:
+            _refuse_if_online(client, endpoint_id, how="there")
+        client.delete_endpoint(endpoint_id)
+        click.echo(f"Endpoint <{name}> ({endpoint_id}) has been deleted at {client.url}.")
+
+
+def _refuse_if_online(client: ApiClient, endpoint_id: str, *, how: str) -> None:
+    if client.endpoint_status(endpoint_id).get("status") == "online":
+        _fail(
+            f"Endpoint {endpoint_id} is online, on another machine it seems: stop it {how} first, or use --force.",
+            EX_UNAVAILABLE,
+        )
+
+
 def _delete_at_service(registration: Registration, *, force: bool) -> None:
     try:
         with _client() as client:
             endpoint_id = registration.id_with(client.url) or registration.endpoint_id
-            if not force and client.endpoint_status(endpoint_id).get("status") == "online":
-                _fail(
-                    f"Endpoint {endpoint_id} is online, on another machine it seems: stop it there first, with "
-                    "`stop --remote`, or use --force.",
-                    EX_UNAVAILABLE,
-                )
+            if not force:
+                _refuse_if_online(client, endpoint_id, how="there, or with `stop --remote`")
             client.delete_endpoint(endpoint_id)
-    except NotFound:
+    except EndpointNotFound:
         _note("The service does not know this endpoint (any more).")
     except FarcallError as exc:
         if not force:
@@ -607,26 +720,24 @@ def logout(common: _Common, force: bool) -> None:
 # Helpers -----------------------------------------------------------------------------------------------------------
 
 
-def _configured(common: _Common, name: str) -> EndpointDirectory:
+def _configured(common: _Common, name: str, *, to_start: bool = False) -> EndpointDirectory:
     directory = common.directory(name)
     if not directory.is_configured:
         known = ", ".join(each.name for each in find_endpoints(common.base)) or "none"
-        _fail(
-            f"There is no endpoint '{name}' in {common.base} (there: {known}). "
-            f"`{common.command(f'configure {name}')}` makes it.",
-            EX_CONFIG,
-        )
+        advice = f" `{common.command(f'configure {name}')}` makes it." if to_start else ""
+        _fail(f"There is no endpoint '{name}' in {common.base} (there: {known}).{advice}", EX_CONFIG)
     return directory
 
 
-def _find(common: _Common, name_or_id: str) -> EndpointDirectory:
+def _find(common: _Common, name_or_id: str) -> EndpointDirectory | None:
+    """The directory of an endpoint by name or id; None for an id that none here has."""
     for each in find_endpoints(common.base):
         with contextlib.suppress(RegistrationUnreadable):
             registration = each.registration()
             if registration is not None and registration.endpoint_id == name_or_id.lower():
                 return each
     if is_uuid_text(name_or_id.lower()):
-        _fail(f"No endpoint in {common.base} has the id {name_or_id}.", EX_CONFIG)
+        return None
     return _configured(common, name_or_id)
 
 

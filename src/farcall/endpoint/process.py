@@ -79,6 +79,9 @@ class Announcer(Protocol):
 
     def registered(self, endpoint_id: str) -> None: ...
 
+    def connecting(self) -> None:
+        """The engine runs; tasks come as soon as the broker answers."""
+
     def online(self) -> None:
         """Tasks can come, for the first time."""
 
@@ -94,6 +97,8 @@ class Quiet:
     def waiting(self, text: str) -> None: ...
 
     def registered(self, endpoint_id: str) -> None: ...
+
+    def connecting(self) -> None: ...
 
     def online(self) -> None: ...
 
@@ -283,6 +288,7 @@ class EndpointRun:
         self._runner = runner
         if self._stops:
             runner.stop(at_once=self._stops > 1)
+        self._announcer.connecting()
         reason = runner.run()
         text = runner.end_text or _REASON_TEXTS.get(reason, "")
         if text and reason is not StopReason.REQUESTED:
