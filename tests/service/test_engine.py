@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -228,3 +230,41 @@ def test_every_connection_is_durable_and_checks_foreign_keys(tmp_path: Path) -> 
         assert await db.read(pragmas) == ["wal", full, 1]
 
     with_database(tmp_path, story)
+
+
+DISK_FULL = """
+import asyncio, logging, os, resource, signal, sys
+from sqlalchemy import text
+from farcall.service.db.engine import Database
+from farcall.wire.errors import ServiceUnavailable
+
+logging.disable(logging.CRITICAL)
+
+def fill(conn): conn.execute(text("insert into t values (zeroblob(30000))"))
+
+async def main():
+    db = Database("sqlite:///" + sys.argv[1])
+    await db.write(lambda conn: conn.execute(text("create table t(a)")) and None)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))
+    refused = 0
+    for _ in range(4):
+        try:
+            await db.write(fill)
+        except ServiceUnavailable:
+            refused += 1
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await db.write(fill)
+    await db.write(fill)
+    print("refused" if refused else "never full")
+    await db.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_disk_that_was_full_is_written_again_when_there_is_room(tmp_path: Path) -> None:
+    # A process of its own: the limit on the size of files stands in for the disk.
+    command = [sys.executable, "-c", DISK_FULL, str(tmp_path / "x.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr

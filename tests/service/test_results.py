@@ -156,3 +156,36 @@ def test_a_message_made_again_says_what_the_first_one_said() -> None:
         task_id=TASK, data="trace", details={"os": "Linux"}, error_details=ErrorDetails(code="E", user_message="why")
     )
     assert unpack_message(result_message(TASK, "v", None, None, None)) == Result(task_id=TASK, data="v")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'\x01{"message_type":[],"data":{"task_id":"%s","data":"x"}}' % TASK.encode(),
+        raw(task_id=TASK, data="x", task_statuses=5),
+        raw(task_id=TASK, data="x", task_statuses=[{"timestamp": 10**400, "state": "running", "actor": "worker"}]),
+        raw(task_id=TASK, data="x").replace(b'"data":"x"', b'"data":"x","details":{"a":"\xff"}'),
+        b'\x01{"message_type":"result","data":{"task_id":{},"data":"x"}}',
+        b"\x01[1]",
+    ],
+    ids=["type", "statuses", "timestamp", "bytes", "task-id", "list"],
+)
+def test_whatever_an_endpoint_sends_is_a_verdict_and_never_an_exception(body: bytes) -> None:
+    parsed = parse_result(body, "x.results")
+    assert isinstance(parsed, (ParsedResult, Unreadable))
+
+
+@pytest.mark.parametrize("details", [b'{"a":1e999}', b'{"a":NaN}', b'{"a":"\\ud800"}', b'{"a":Infinity}'])
+def test_details_that_are_stored_can_be_read_again(details: bytes) -> None:
+    body = raw(task_id=TASK, data="x").replace(b'"data":"x"', b'"data":"x","details":' + details)
+    parsed = parse_result(body, "x.results")
+    assert isinstance(parsed, ParsedResult)
+    if parsed.details_json is not None:
+        json.loads(parsed.details_json, parse_constant=pytest.fail)
+
+
+def test_a_result_over_the_limit_ends_its_task_as_failed() -> None:
+    parsed = parse_result(raw(task_id=TASK, data="00\n" + "A" * (11 * 1024 * 1024)), "x.results")
+    assert isinstance(parsed, ParsedResult)
+    assert parsed.error_code == "MaxResultSizeExceeded"
+    assert parsed.sender == "x.results"

@@ -379,3 +379,23 @@ def test_a_revoked_token_is_worth_nothing(shared_system: ProcessSystem) -> None:
     assert user.ask("GET", "/v3/whoami").status_code == 200
     user.ask("POST", "/v3/logout").raise_for_status()
     assert user.ask("GET", "/v3/whoami").status_code == 401
+
+
+def test_messages_that_cannot_be_read_stop_nobody(agent: Agent, endpoint: EndpointProcess) -> None:
+    bad = [
+        b'\x01{"message_type":[],"data":{"task_id":"%s","data":"x"}}' % str(uuid.uuid4()).encode(),
+        b'\x01{"message_type":"result","data":{"task_id":"%s","data":"x","task_statuses":5}}' % agent.id.encode(),
+    ]
+    agent.send(*bad * 1500)
+    with Executor(endpoint_id=endpoint.id) as ex:
+        assert ex.submit(double, 21).result(timeout=TIMEOUT_S) == 42
+
+
+def test_a_logout_ends_the_broker_logins_too(shared_system: ProcessSystem) -> None:
+    user = add_user(shared_system, "leaver@localhost")
+    url = sdk_url(user)
+    with broker_channel(url):
+        pass
+    user.ask("POST", "/v3/logout").raise_for_status()
+    with pytest.raises(REFUSED), broker_channel(url):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from farcall.service.tasks.replay import Replay
 from farcall.wire.topology import BrokerUser
 
 __all__ = ["Service", "caller_of", "host_of", "service_of"]
+
+_HOST = re.compile(r"[0-9A-Za-z._-]{1,253}|[0-9a-fA-F:.]{2,45}")
+"""Names and addresses, IPv6 without brackets; anything else in a Host header has no place in a URL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,4 +66,5 @@ async def caller_of(request: Request) -> Identity:
 
 def host_of(request: Request) -> str:
     """The host by which the request reached us, without port and brackets."""
-    return request.url.hostname or service_of(request).settings.host
+    host = request.url.hostname
+    return host if host and _HOST.fullmatch(host) else service_of(request).settings.host

@@ -123,6 +123,8 @@ class Result:
         if details is not None and not isinstance(details, Mapping):
             raise MessageError("member 'details' of a result is neither an object nor null")
         statuses = data.get("task_statuses") or ()
+        if not isinstance(statuses, (list, tuple)):
+            raise MessageError("member 'task_statuses' of a result is neither a list nor null")
         return cls(
             task_id=_need_uuid(data, "task_id"),
             data=_need(data, "data", str),
@@ -167,7 +169,7 @@ class EndpointStatusReport:
             endpoint_id=_need_uuid(data, "endpoint_id"),
             global_state=state,
             task_statuses={
-                task_id: tuple(TaskTransition.from_data(_object(item)) for item in transitions)
+                task_id: tuple(TaskTransition.from_data(_object(item)) for item in _list(transitions))
                 for task_id, transitions in statuses.items()
             },
         )
@@ -218,9 +220,10 @@ def unpack_message(body: bytes) -> Message:
         raise MessageError(f"a message of {len(body)} bytes is not JSON: {exc}") from exc
     if not isinstance(envelope, dict) or not isinstance(envelope.get("data"), dict):
         raise MessageError("a message is no object with the members 'message_type' and 'data'")
-    cls = _TYPES.get(envelope.get("message_type"))  # type: ignore[arg-type]  # any JSON value may stand there
+    message_type = envelope.get("message_type")
+    cls = _TYPES.get(message_type) if isinstance(message_type, str) else None
     if cls is None:
-        raise MessageError(f"unknown message type {envelope.get('message_type')!r}")
+        raise MessageError(f"unknown message type {str(message_type)[:64]!r}")
     return cls.from_data(envelope["data"])
 
 
@@ -244,6 +247,12 @@ def _need_uuid(data: Mapping[str, Any], name: str) -> str:
 def is_uuid_text(text: str) -> bool:
     """Whether `text` is a UUID in canonical form: lower-case hexadecimal digits, 8-4-4-4-12."""
     return _UUID.fullmatch(text) is not None
+
+
+def _list(value: Any) -> list[Any]:  # any decoded JSON value
+    if not isinstance(value, list):
+        raise MessageError("a list was expected inside a message")
+    return value
 
 
 def _object(value: Any) -> Mapping[str, Any]:  # any decoded JSON value

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from farcall import __version__
 from farcall.service.accounts.rules import bearer_token, token_hash
-from farcall.service.accounts.store import broker_generation, ping, revoke_token
+from farcall.service.accounts.store import broker_generation, ping, revoke_broker_credential, revoke_token
 from farcall.service.context import caller_of, host_of, service_of
 from farcall.service.tasks.store import count_by_state
 from farcall.service.web.bodies import json_response
@@ -114,10 +114,13 @@ async def whoami(request: Request) -> Response:
 )
 async def logout(request: Request) -> Response:
     service = service_of(request)
-    await caller_of(request)
+    caller = await caller_of(request)
     key = token_hash(bearer_token(request.headers.get("authorization")) or "")
     await service.db.write(revoke_token, key, service.clock())
     service.authenticator.forget(key)
+    # Broker logins belong to the identity, not to one token: its other sessions are cut too, and log in again.
+    generation = await service.db.write(revoke_broker_credential, caller.id)
+    service.relay.credential_revoked(caller.id, generation)
     return json_response({})
 
 

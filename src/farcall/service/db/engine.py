@@ -118,27 +118,36 @@ class Database:
     # The writing thread.
 
     def _write_loop(self) -> None:
-        with self._engine.connect() as connection:
-            running = True
-            while running:
-                first = self._units.get()
-                group = [] if first is None else [first]
-                running = first is not None
-                while running and len(group) < _GROUP_UNITS:
-                    try:
-                        unit = self._units.get_nowait()
-                    except queue.Empty:
-                        break
-                    if unit is None:
-                        running = False
-                    else:
-                        group.append(unit)
-                if group:
-                    self._commit(connection, group)
-                    self._loop.call_soon_threadsafe(_resolve, group)
+        connection: Connection | None = None
+        running = True
+        while running:
+            group, running = self._gather()
+            if group:
+                connection = self._commit(connection, group)
+                self._loop.call_soon_threadsafe(_resolve, group)
+        if connection is not None:
+            connection.close()
 
-    def _commit(self, connection: Connection, group: Sequence[_Unit]) -> None:
+    def _gather(self) -> tuple[list[_Unit], bool]:
+        """What has come, at least one unit; and whether more may come."""
+        group: list[_Unit] = []
+        while len(group) < _GROUP_UNITS:
+            try:
+                unit = self._units.get_nowait() if group else self._units.get()
+            except queue.Empty:
+                break
+            if unit is None:
+                return group, False
+            group.append(unit)
+        return group, True
+
+    def _commit(self, connection: Connection | None, group: Sequence[_Unit]) -> Connection | None:
+        """Run and commit. Returns the connection to go on with: None after a failure, for a failed commit leaves
+        one behind whose transaction neither goes on nor ends.
+        """
         try:
+            if connection is None:
+                connection = self._engine.connect()
             if not _try_group(connection, group, savepoints=False):
                 for unit in group:
                     unit.result = unit.error = None
@@ -149,6 +158,11 @@ class Database:
                 # A unit that was refused keeps its answer; nothing of the others is stored.
                 if unit.error is None:
                     unit.error = _unavailable(exc)
+            if connection is not None:
+                connection.invalidate()
+                connection.close()
+            return None
+        return connection
 
 
 def _try_group(connection: Connection, group: Sequence[_Unit], *, savepoints: bool) -> bool:

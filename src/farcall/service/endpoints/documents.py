@@ -55,11 +55,12 @@ class EndpointDocument(msgspec.Struct, kw_only=True):
     owner: str
 
 
-class EndpointStatus(msgspec.Struct, kw_only=True):
-    """GET /v2/endpoints/{id}/status. `details` is the last status report."""
+class EndpointStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """GET /v2/endpoints/{id}/status. `details` is the last status report, `last_report` when it came (Unix seconds)."""
 
     status: str
     details: dict[str, Any]
+    last_report: float | None = None
 
 
 class EndpointLock(msgspec.Struct, kw_only=True):
@@ -189,7 +190,9 @@ def _text(members: Mapping[str, Any], key: str) -> str | None:
 
 def _number(members: Mapping[str, Any], key: str) -> float | None:
     value = members.get(key)
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 2**53:
+        return None
+    return value
 
 
 def _integer(members: Mapping[str, Any], key: str) -> int | None:

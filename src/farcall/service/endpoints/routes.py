@@ -176,12 +176,13 @@ async def get_endpoint_status(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
     stored = await _read(request, endpoint_id)
     rules.check_view(stored.rights, stored.rights.id, caller)
-    report, _ = _latest_report(request, stored)
+    report, reported_at = _latest_report(request, stored)
     details = dict(report or {})
     if not rules.is_manager(stored.rights, caller):
         details.pop("config_raw", None)
     is_online = service_of(request).relay.reports.is_online(stored.rights.id)
-    return json_response(EndpointStatus(status="online" if is_online else "offline", details=details))
+    status = "online" if is_online else "offline"
+    return json_response(EndpointStatus(status=status, details=details, last_report=reported_at))
 
 
 @router.post(

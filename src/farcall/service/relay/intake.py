@@ -108,6 +108,8 @@ class Intake:
                 break
             except ServiceUnavailable:
                 pass  # logged where it happened; nothing can be confirmed until the disk takes it
+            except Exception:  # any: a batch that is dropped here would never be confirmed, nor sent again
+                _logger.exception("A batch of results failed; trying again", extra={"event": "relay.batch_failed"})
             try:
                 await asyncio.wait_for(self._stopping.wait(), _RETRY_S)
             except asyncio.TimeoutError:

@@ -16,6 +16,9 @@ from farcall.wire.limits import DEFAULT_HEARTBEAT_PERIOD_S, HEARTBEAT_TOLERANCE,
 __all__ = ["Presence", "after_report", "attached", "detached", "is_online"]
 
 
+_PERIOD_LIMIT_S = 7 * 24 * 3600.0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Presence:
     """What is known of one endpoint's life. Times are Unix seconds.
@@ -50,7 +53,7 @@ def after_report(presence: Presence, global_state: Mapping[str, Any], *, now: fl
     if "error" in global_state:
         return presence
     period = global_state.get("heartbeat_period")
-    if isinstance(period, bool) or not isinstance(period, (int, float)):
+    if isinstance(period, bool) or not isinstance(period, (int, float)) or not abs(period) < _PERIOD_LIMIT_S:
         period = presence.period_s
     goodbye = global_state.get("active") is False or period <= 0
     period_s = presence.period_s if period <= 0 else max(float(period), MIN_HEARTBEAT_PERIOD_S)

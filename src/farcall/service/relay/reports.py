@@ -25,6 +25,9 @@ __all__ = ["Reports", "Unwritten"]
 _logger = logging.getLogger(__name__)
 
 
+_REPORT_LIMIT_BYTES: Final = 256 * 1024
+"""A report is kept in memory and shown whole; ours have a few kilobytes, and the configuration's text on top."""
+
 _NOTHING: Final = msgspec.Raw(b"null")
 
 
@@ -105,7 +108,7 @@ class Reports:
         for delivery in deliveries:
             try:
                 self._take_one(delivery)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as exc:
+            except Exception as exc:  # any: endpoints write these, and one must not stop the others
                 self.unreadable += 1
                 _logger.warning(
                     "A message on the heartbeat queue cannot be read and was dropped",
@@ -135,6 +138,8 @@ class Reports:
         return Unwritten(reports, moves)
 
     def _take_one(self, delivery: Delivery) -> None:
+        if len(delivery.body) > _REPORT_LIMIT_BYTES:
+            raise ValueError(f"it has {len(delivery.body)} bytes; the limit is {_REPORT_LIMIT_BYTES}")
         if delivery.body[:1] != b"\x01":
             raise ValueError("it does not start with version byte 0x01")
         envelope = _decoder.decode(memoryview(delivery.body)[1:])

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from farcall.wire.errors import MessageError
+from farcall.wire.errors import MaxResultSizeExceeded, MessageError
+from farcall.wire.limits import RESULT_LIMIT_CHARS
 from farcall.wire.messages import (
     ErrorDetails,
     Result,
@@ -41,6 +42,8 @@ __all__ = [
 
 MALFORMED_RESULT: Final = "MALFORMED_RESULT"
 _CODE_LIMIT_CHARS: Final = 128
+_LIMIT_SLACK_CHARS: Final = 64 * 1024
+"""Beside the value, the worker's own limit; a traceback may come on top."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +143,31 @@ class _Envelope(msgspec.Struct):
 
 
 _decoder: Final = msgspec.json.Decoder(_Envelope)
+_details_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 _encoder: Final = msgspec.json.Encoder()
 
 
 def parse_result(body: bytes, sender: str | None) -> ParsedResult | Unreadable:
-    """Read one message of the result queue.
+    """Read one message of the result queue. Never raises: endpoints write these, and one must not stop the others.
 
     Returns:
-        The result; a failure that names the fault if only the task id can be read; `Unreadable` if not even that.
+        The result; a failure that names the fault if only the task id can be read, or if the value is over the
+        limit; `Unreadable` if not even the task can be told.
     """
+    try:
+        parsed = _parse(body, sender)
+    except Exception as exc:  # any: see above
+        parsed = _unusable(body, sender, f"{type(exc).__name__}: {str(exc)[:200]}")
+    if isinstance(parsed, ParsedResult) and len(parsed.data) > RESULT_LIMIT_CHARS + _LIMIT_SLACK_CHARS:
+        text = (
+            f"The endpoint sent a result of {len(parsed.data)} characters for task {parsed.task_id}; "
+            f"the limit is {RESULT_LIMIT_CHARS}. Write large results to a file, and return its path."
+        )
+        return replace(failure_result(parsed.task_id, MaxResultSizeExceeded.code, text), sender=sender)
+    return parsed
+
+
+def _parse(body: bytes, sender: str | None) -> ParsedResult | Unreadable:
     if body[:1] != b"\x01":
         return Unreadable(sender, f"starts with {body[:1]!r} in place of version byte 0x01")
     try:
@@ -171,7 +190,7 @@ def parse_result(body: bytes, sender: str | None) -> ParsedResult | Unreadable:
         data=_storable(data.data),
         error_code=None if data.error_details is None else _storable(data.error_details.code)[:_CODE_LIMIT_CHARS],
         error_message=None if data.error_details is None else _storable(data.error_details.user_message),
-        details_json=details.decode() if details[:1] == b"{" else None,
+        details_json=_storable_details(_details_decoder.decode(details)) if details[:1] == b"{" else None,
         transitions_json=_transitions_json(data.task_statuses),
     )
 
@@ -243,7 +262,7 @@ def _parse_leniently(body: bytes, sender: str | None, fault: str) -> ParsedResul
         data=_storable(message.data),
         error_code=None if error is None else _storable(error.code)[:_CODE_LIMIT_CHARS],
         error_message=None if error is None else _storable(error.user_message),
-        details_json=None if message.details is None else json.dumps(message.details),
+        details_json=None if message.details is None else _storable_details(message.details),
         transitions_json=_transitions_json(message.task_statuses),
     )
 
@@ -252,7 +271,7 @@ def _unusable(body: bytes, sender: str | None, fault: str) -> ParsedResult | Unr
     """The failure of the task that the message is about, if that can be told."""
     try:
         task_id = json.loads(body[1:].decode(errors="replace"))["data"]["task_id"].lower()
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except Exception:  # any: what is looked for may be anything
         return Unreadable(sender, fault)
     if not is_uuid_text(task_id):
         return Unreadable(sender, fault)
@@ -267,6 +286,16 @@ def _transitions_json(transitions: Sequence[_Transition] | Sequence[TaskTransiti
     if not transitions:
         return None
     return _encoder.encode({_storable(each.state): each.timestamp / 1e9 for each in transitions}).decode()
+
+
+def _storable_details(details: Mapping[str, Any]) -> str | None:
+    """As JSON that can be read again; None if there is none (infinite numbers, lone surrogates, depth)."""
+    try:
+        encoded = _encoder.encode(details)
+        _details_decoder.decode(encoded)
+        return encoded.decode()
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        return None
 
 
 def _storable(text: str) -> str:

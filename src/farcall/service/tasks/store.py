@@ -191,10 +191,20 @@ def read_results(conn: Connection, task_seqs: Sequence[int]) -> dict[int, Stored
             row.data,
             row.error_code,
             row.error_message,
-            None if row.details_json is None else msgspec.json.decode(row.details_json),
-            None if row.transitions_json is None else msgspec.json.decode(row.transitions_json),
+            _object_or_none(row.details_json),
+            _object_or_none(row.transitions_json),
         )
     return found
+
+
+def _object_or_none(text: str | None) -> dict[str, Any] | None:
+    """What an endpoint sent beside a result; what cannot be read must not make the result unreadable."""
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
 
 
 def read_group(conn: Connection, group_id: str, caller: Identity) -> tuple[Group, Sequence[GroupTask]]:

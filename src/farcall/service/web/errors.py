@@ -7,7 +7,7 @@ import logging
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from farcall.service.web.bodies import json_response
@@ -23,6 +23,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(FarcallError, _on_farcall_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(ClientDisconnect, _on_client_gone)
     app.add_exception_handler(Exception, _on_fault)
 
 
@@ -57,6 +58,11 @@ async def _on_validation_error(_request: Request, exc: Exception) -> Response:
     # A string where older clients look for one; the list is kept beside it.
     error = InvalidRequest(f"The request does not fit: {text}.", {"errors": [dict(fault) for fault in faults]})
     return json_response(error.to_document(), 422)
+
+
+async def _on_client_gone(request: Request, _exc: Exception) -> Response:
+    _logger.info("A client went away in the middle of its request", extra={"event": "http.client_gone"})
+    return Response(status_code=499)  # nobody reads it
 
 
 async def _on_fault(request: Request, exc: Exception) -> Response:
