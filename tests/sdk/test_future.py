@@ -21,6 +21,27 @@ def test_a_future_knows_its_task_once_it_is_accepted() -> None:
     assert not future.running()
 
 
+def test_a_future_shows_its_task() -> None:
+    future: ComputeFuture[int] = ComputeFuture()
+    assert repr(future).endswith("state=pending task_id=none yet>")
+    future.accept(TASK)
+    assert repr(future).endswith(f"state=pending task_id={TASK}>")
+    future.finish(5)
+    assert repr(future).endswith(f"state=finished returned int task_id={TASK}>")
+
+
+def test_who_waits_for_acceptance_gets_the_task_or_the_end() -> None:
+    accepted: ComputeFuture[int] = ComputeFuture()
+    failed: ComputeFuture[int] = ComputeFuture()
+    assert accepted.wait_accepted(0) is None
+    for future, act in ((accepted, lambda: accepted.accept(TASK)), (failed, lambda: failed.finish(None, OSError()))):
+        timer = threading.Timer(0.01, act)
+        timer.start()
+        assert future.wait_accepted(WAIT_S) == future.task_id
+        assert future.task_id is not None or future.done()
+        timer.join(WAIT_S)
+
+
 def test_being_accepted_does_not_disturb_who_waits_for_the_result() -> None:
     future: ComputeFuture[int] = ComputeFuture()
     waiting = threading.Event()

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, as_completed
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner, Result
 
-from farcall import Client, Executor
+from farcall import Client, Executor, ShellFunction
 from farcall.cli.user import main
+from farcall.client.rest import ApiClient
+from farcall.client.tokens import StoredToken, TokenStore
 from farcall.errors import EndpointNotFound, FunctionNotFound, TaskPending
 from farcall.testing import LocalSystem, local_system
+from farcall.wire.rest import EndpointRegistration
 
 WAIT_S = 60
 
@@ -211,6 +216,16 @@ def test_endpoints_are_listed_with_their_state(farcall, system: LocalSystem) -> 
     assert (entry["uuid"], entry["status"], entry["name"]) == (system.endpoint_id, "online", "test")
 
 
+def test_ids_are_whole_in_any_width(farcall, system: LocalSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in ("20", "50", "80"):
+        monkeypatch.setenv("COLUMNS", columns)
+        monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+        assert system.endpoint_id in farcall("endpoints").output
+        monkeypatch.delenv("FORCE_COLOR")
+        assert system.endpoint_id in farcall("endpoints").output
+        assert system.endpoint_id in farcall("endpoint", "test").output
+
+
 def test_an_endpoint_is_shown_by_name_or_id(farcall, system: LocalSystem) -> None:
     by_name, by_id = farcall("endpoint", "test"), farcall("endpoint", system.endpoint_id)
     assert by_name.output == by_id.output
@@ -219,6 +234,39 @@ def test_an_endpoint_is_shown_by_name_or_id(farcall, system: LocalSystem) -> Non
     unknown = farcall("endpoint", "nowhere")
     assert unknown.exit_code == 65
     assert "'nowhere' is neither" in unknown.output
+
+
+@pytest.fixture
+def offline(system: LocalSystem) -> Iterator[str]:
+    """The id of an endpoint that was registered and never started."""
+    with ApiClient(system.url, system.token) as api:
+        endpoint_id = api.register_endpoint(EndpointRegistration(endpoint_name="asleep", direct=True)).endpoint_id
+        yield endpoint_id
+        api.delete_endpoint(endpoint_id)
+
+
+def test_an_offline_endpoint_shows_when_it_was_seen_instead_of_its_workers(farcall, offline: str) -> None:
+    rows = dict(line.split("  ", 1) for line in farcall("endpoint", "asleep").output.splitlines())
+    assert rows["Last seen"].strip() == "never"
+    assert "Workers" not in rows
+    rows = dict(line.split("  ", 1) for line in farcall("endpoint", "test").output.splitlines())
+    assert rows["Workers"].strip()
+    assert "Last seen" not in rows
+
+
+def test_a_command_for_an_offline_endpoint_says_that_it_waits_and_ctrl_c_leaves_it(farcall, offline: str) -> None:
+    command = [sys.executable, "-m", "farcall.cli.user", "run", "asleep", "echo", "x"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stderr is not None
+        first, second = waiting.stderr.readline(), waiting.stderr.readline()
+        task_id = first.split(" task ")[1].split()[0]
+        assert "asleep is offline" in first
+        assert f"farcall result {task_id}" in second
+        waiting.send_signal(signal.SIGINT)
+        assert f"{task_id} stays at the service" in waiting.stderr.read()
+        assert waiting.wait(WAIT_S) == 130
+    assert farcall("result", task_id).exit_code == 75
+    assert f"{task_id}: cancelled" in farcall("cancel", task_id).output
 
 
 def test_a_command_runs_on_an_endpoint_with_its_own_status(farcall) -> None:
@@ -241,6 +289,10 @@ def test_a_task_is_shown_and_its_result_printed(farcall, executor: Executor) -> 
     assert failed.exit_code == 1
     assert "ValueError" in failed.stderr
     assert "words" in farcall("task", bad.task_id).output
+    shell = executor.submit(ShellFunction("echo out; echo err >&2; exit 4"))
+    assert shell.result(WAIT_S).returncode == 4
+    printed = farcall("result", shell.task_id)
+    assert (printed.stdout, printed.stderr, printed.exit_code) == ("out\n", "err\n", 4)
     assert json.loads(farcall("task", bad.task_id, "--json").output)["status"] == "failed"
 
 
@@ -256,6 +308,8 @@ def test_a_task_is_cancelled_once(farcall, executor: Executor, gates: dict[str, 
     answer = farcall("cancel", future.task_id, done.task_id)
     assert f"{future.task_id}: cancelled" in answer.output
     assert f"{done.task_id}: has ended before (success)" in answer.output
+    assert farcall("task", future.task_id).output.count("was cancelled") == 1
+    assert farcall("cancel", done.task_id, "nonsense").stdout == ""
     gates["k"].set()
     assert "cancelled" in str(future.exception(WAIT_S))
     assert not future.cancelled()
@@ -301,6 +355,36 @@ def test_login_checks_the_token_and_remembers_service_and_token(
     assert (tmp_path / "tokens.json").stat().st_mode & 0o777 == 0o600
     assert system.url in farcall("whoami").output  # it is the default now
     assert Client().get_endpoints()
+
+
+def test_a_token_that_is_kept_and_good_makes_its_service_the_default(
+    farcall, system: LocalSystem, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setenv("FARCALL_USER_DIR", str(tmp_path))
+    monkeypatch.delenv("FARCALL_TOKEN")
+    monkeypatch.delenv("FARCALL_SERVICE_URL")
+    store = TokenStore()
+    store.put(system.url, StoredToken(access_token=system.token, identity_id="x", username="tester@localhost"))
+    done = farcall("login", system.url, text="")
+    assert done.exit_code == 0, done.output
+    assert "Already logged in as tester@localhost" in done.output
+    assert store.default_url == system.url
+    assert farcall("login", system.url, text="fc_wrong\n").exit_code == 77, "what is piped in goes first"
+    store.put(system.url, StoredToken(access_token="fc_revoked", identity_id="x", username="y"))
+    assert "No token was given" in farcall("login", system.url, text="").output
+    monkeypatch.setenv("FARCALL_SERVICE_URL", "http://localhost:1")
+    assert "FARCALL_SERVICE_URL is set" in farcall("login", system.url, text=system.token).stderr
+
+
+def test_what_is_no_service_is_told_with_the_status_for_unavailable(farcall, monkeypatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("FARCALL_SERVICE_URL", f"http://127.0.0.1:{server.server_port}")
+        for command in ("whoami", "endpoints"):
+            done = farcall(command)
+            assert done.exit_code == 69
+            assert "not a Farcall service" in done.output
+        server.shutdown()
 
 
 def test_logout_revokes_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

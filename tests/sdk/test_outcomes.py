@@ -102,6 +102,11 @@ def test_the_code_decides_the_class(code: str, kind: type[Exception]) -> None:
     assert "text" in str(error)
 
 
+def test_a_cancelled_task_is_said_to_be_cancelled_once() -> None:
+    _, error = READER.read(failed("TASK_CANCELLED", f"Task {TASK} was cancelled by ada."))
+    assert str(error) == f"Task {TASK} was cancelled: by ada."
+
+
 def test_an_exception_that_can_be_loaded_arrives_as_itself() -> None:
     _, error = READER.read(
         failed("RemoteExecutionError", "remote traceback", exception=dump_exception(ValueError("x", 1)))

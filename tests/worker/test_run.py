@@ -349,7 +349,7 @@ def uses_a_name_of_its_module() -> int:
 
 
 def uses_a_variable_too_early() -> int:
-    x += 1  # type: ignore[name-defined]  # noqa: F821, F841
+    x += 1  # type: ignore[name-defined]  # noqa: F821
     return x
 
 

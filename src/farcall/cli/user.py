@@ -15,19 +15,19 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from farcall import __version__
+from farcall.cli.tables import print_rows, print_table
 from farcall.client.rest import ApiClient
-from farcall.client.settings import service_url
+from farcall.client.settings import canonical_url, service_url
 from farcall.client.tokens import StoredToken, TokenStore
 from farcall.wire.errors import (
     ApiError,
     FarcallError,
     Forbidden,
     InvalidRequest,
+    NotAService,
     NotFound,
     PayloadTooLarge,
     RateLimited,
@@ -42,9 +42,14 @@ __all__ = ["main"]
 
 EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_SOFTWARE, EX_TEMPFAIL, EX_NOPERM = 64, 65, 69, 70, 75, 77
 
+EX_INTERRUPTED = 130
+
+_UNKNOWN = "–"
+
 _STATUS_BY_ERROR: tuple[tuple[type[BaseException], int], ...] = (
     (ServiceUnreachable, EX_UNAVAILABLE),
     (ServiceUnavailable, EX_UNAVAILABLE),
+    (NotAService, EX_UNAVAILABLE),
     (RateLimited, EX_TEMPFAIL),
     (ResourceLocked, EX_TEMPFAIL),
     (TaskPending, EX_TEMPFAIL),
@@ -80,6 +85,7 @@ def login(url: str | None) -> None:
 
     Asks for a token, which the service's administrator gives you; in scripts it is taken from the environment
     variable FARCALL_TOKEN or from standard input. It is kept in ~/.farcall/tokens.json, readable only by you.
+    A token for URL that is kept there already, and still good, is not asked for again.
 
     \b
     Examples:
@@ -89,25 +95,48 @@ def login(url: str | None) -> None:
     with _errors_as_exit_codes():
         store = TokenStore()
         address = service_url(url, store)
-        token = os.environ.get("FARCALL_TOKEN") or _asked_token(address)
-        with ApiClient(address, token, store=store) as client:
-            identity = client.whoami()
-        stored = StoredToken(
-            access_token=token.strip(), identity_id=str(identity["identity_id"]), username=str(identity["username"])
-        )
-        store.put(address, stored)
+        given = os.environ.get("FARCALL_TOKEN") or _piped_token()
+        kept = None if given else _kept_login(address, store)
+        stored = kept or _checked_login(address, given or _asked_token(address), store)
         store.set_default(address)
-        click.echo(f"Logged in as {stored.username} at {address}, which is the default from now on.")
+        done = "Already logged in" if kept else "Logged in"
+        click.echo(f"{done} as {stored.username} at {address}, which is the default from now on.")
+        overriding = os.environ.get("FARCALL_SERVICE_URL")
+        if overriding and canonical_url(overriding) != canonical_url(address):
+            click.echo(f"But not in this terminal: FARCALL_SERVICE_URL is set, to {overriding}.", err=True)
+
+
+def _piped_token() -> str | None:
+    return None if sys.stdin.isatty() else sys.stdin.readline().strip() or None
 
 
 def _asked_token(address: str) -> str:
-    if sys.stdin.isatty():
-        token = str(click.prompt(f"Token for {address}", hide_input=True))
-    else:
-        token = sys.stdin.readline()
-    if not token.strip():
+    token = str(click.prompt(f"Token for {address}", hide_input=True)).strip() if sys.stdin.isatty() else ""
+    if not token:
         _fail("No token was given: paste one, pipe one in, or set FARCALL_TOKEN.", EX_NOPERM)
-    return token.strip()
+    return token
+
+
+def _kept_login(address: str, store: TokenStore) -> StoredToken | None:
+    """What the store has for a service, if the service still takes it."""
+    stored = store.get(address)
+    if stored is None:
+        return None
+    with contextlib.suppress(Unauthenticated), ApiClient(address, stored.access_token, store=store) as client:
+        client.whoami()
+        return stored
+    return None
+
+
+def _checked_login(address: str, token: str, store: TokenStore) -> StoredToken:
+    """Put a token into the store, once the service has said whose it is."""
+    with ApiClient(address, token, store=store) as client:
+        identity = client.whoami()
+    stored = StoredToken(
+        access_token=token.strip(), identity_id=str(identity["identity_id"]), username=str(identity["username"])
+    )
+    store.put(address, stored)
+    return stored
 
 
 @main.command()
@@ -202,11 +231,16 @@ def endpoints(role: str, as_json: bool) -> None:
         if not rows:
             click.echo("No endpoints. `farcall-endpoint configure NAME` makes one.")
             return
-        table = Table("ID", "Status", "Name", "Display name")
-        for row in rows:
-            shown = "[green]online[/green]" if row["status"] == "online" else "offline"
-            table.add_row(row["uuid"], shown, escape(row["name"]), escape(row.get("display_name") or ""))
-        Console(highlight=False).print(table)
+        print_table(("ID", "Status", "Name"), [(row["uuid"], _coloured(row["status"]), _names(row)) for row in rows])
+
+
+def _coloured(status: str) -> Text:
+    return Text(status, style="green" if status == "online" else "")
+
+
+def _names(entry: Mapping[str, Any]) -> str:
+    name, display_name = str(entry["name"]), entry.get("display_name")
+    return name if display_name in (None, "", name) else f"{name} ({display_name})"
 
 
 def _status(client: ApiClient, endpoint_id: str) -> str:
@@ -232,10 +266,11 @@ def endpoint(endpoint: str, as_json: bool) -> None:
         if as_json:
             _print_json(document)
             return
-        report = document["details"]
+        report, is_online = document["details"], document["status"] == "online"
         rows = [
             ("ID", endpoint_id),
             ("Status", document["status"]),
+            ("Last seen", None if is_online else _time(document["last_report"]) or "never"),
             ("Name", document.get("name")),
             ("Display name", document.get("display_name")),
             ("Host", document.get("hostname")),
@@ -243,27 +278,39 @@ def endpoint(endpoint: str, as_json: bool) -> None:
             ("Version", document.get("endpoint_version")),
             ("Python", document.get("python_version")),
             ("Engine", report.get("engine_type")),
-            ("Workers", _workers(report)),
-            ("Tasks", _tasks(report)),
+            ("Workers", _workers(report, document["last_report"]) if is_online else None),
+            ("Tasks", _tasks(report) if is_online else None),
         ]
         _print_rows(rows)
 
 
 def _prefixed(status: Mapping[str, Any]) -> dict[str, Any]:
     details = status.get("details")
-    return {"status": status.get("status", "unknown"), "details": details if isinstance(details, Mapping) else {}}
+    return {
+        "status": status.get("status", "unknown"),
+        "details": details if isinstance(details, Mapping) else {},
+        "last_report": status.get("last_report"),
+    }
 
 
-def _workers(report: Mapping[str, Any]) -> str | None:
+def _workers(report: Mapping[str, Any], reported_at: Any) -> str:
     total, idle = report.get("total_workers"), report.get("idle_workers")
-    if total is None:
-        return None
-    return f"{total}" if idle is None else f"{total}, {idle} idle"
+    if total is None or (total == 0 and _is_first(report, reported_at)):
+        return _UNKNOWN
+    return f"{total}, {idle} idle" if total and idle is not None else f"{total}"
 
 
-def _tasks(report: Mapping[str, Any]) -> str | None:
+def _is_first(report: Mapping[str, Any], reported_at: Any) -> bool:
+    """Whether a report was made while its endpoint started: workers may have come since."""
+    try:
+        return float(reported_at) - float(report["start_unix"]) < float(report["heartbeat_period"])
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _tasks(report: Mapping[str, Any]) -> str:
     pending, outstanding = report.get("pending_tasks"), report.get("outstanding_tasks")
-    return None if pending is None else f"{outstanding or 0} in hand, {pending} of them waiting"
+    return _UNKNOWN if pending is None else f"{outstanding or 0} in hand, {pending} of them waiting"
 
 
 @main.command()
@@ -286,14 +333,17 @@ def task(task_id: str, as_json: bool) -> None:
         rows += [(state, _time(at_s)) for state, at_s in sorted(transitions.items(), key=lambda item: item[1])]
         rows += [("Ended", _time(document.get("completion_t"))), ("Reason", document.get("reason"))]
         _print_rows(rows)
-        if document.get("exception"):
-            click.echo(f"\n{document['exception']}")
+        told = str(document.get("exception") or "").strip()
+        if told and told not in str(document.get("reason")):
+            click.echo(f"\n{told}")
 
 
 @main.command()
 @click.argument("task_id", metavar="TASK")
 def result(task_id: str) -> None:
     """Print a task's result as Python shows it; the error of a task that failed goes to standard error.
+
+    Of a shell command: what it printed, and its exit status, as `farcall run` does.
 
     Loading a result runs code that the worker sent: look only at results of endpoints that you trust.
 
@@ -302,7 +352,7 @@ def result(task_id: str) -> None:
       farcall result 01a205c2-652c-7c76-8cb3-f3924a997f88
     """
     from farcall.client.rest import uuid_text
-    from farcall.sdk import Client
+    from farcall.sdk import Client, ShellResult
 
     with _service() as client:
         wanted = uuid_text(task_id, "TASK")
@@ -312,6 +362,8 @@ def result(task_id: str) -> None:
             raise
         except Exception as exc:  # any: what the function raised
             _fail(f"{type(exc).__name__}: {exc}" + (f"\n{exc.__cause__}" if exc.__cause__ else ""), 1)
+        if isinstance(value, ShellResult):
+            _end_as(value)
         click.echo(value if isinstance(value, str) else repr(value))
 
 
@@ -324,8 +376,10 @@ def cancel(task_ids: tuple[str, ...]) -> None:
     Example:
       farcall cancel 01a205c2-652c-7c76-8cb3-f3924a997f88
     """
+    from farcall.client.rest import uuid_text
+
     with _service() as client:
-        for task_id in task_ids:
+        for task_id in [uuid_text(text, "TASK") for text in task_ids]:  # all or none, if one is mistyped
             status = client.cancel_task(task_id).get("status")
             click.echo(f"{task_id}: {status if status == 'cancelled' else f'has ended before ({status})'}")
 
@@ -349,16 +403,35 @@ def run(endpoint: str, command: tuple[str, ...], walltime: float | None) -> None
 
     with _service() as client:
         endpoint_id = _endpoint_id(client, endpoint)
-        if _status(client, endpoint_id) != "online":
-            click.echo(f"Endpoint {endpoint_id} is offline; waiting for it. Ctrl-C stops waiting.", err=True)
-        text = " ".join(command)
+        is_online = _status(client, endpoint_id) == "online"
         # As an argument of the template rather than the template: braces in it are the shell's.
         shell = ShellFunction("{command}", walltime=walltime)
         with Executor(endpoint_id, Client(api=client, do_version_check=False)) as executor:
-            done: Any = executor.submit(shell, command=text).result()  # a ShellResult, since return_dict is off
-        click.echo(done.stdout, nl=False)
-        click.echo(done.stderr, nl=False, err=True)
-        sys.exit(done.returncode if 0 <= done.returncode <= 255 else 1)
+            future = executor.submit(shell, command=" ".join(command))
+            try:
+                task_id = future.wait_accepted()
+                if task_id is not None and not is_online:
+                    click.echo(_OFFLINE.format(endpoint=endpoint, task=task_id), err=True)
+                done: Any = future.result()  # a ShellResult, since return_dict is off
+            except KeyboardInterrupt:
+                if future.task_id is None:
+                    raise
+                _fail(_LEFT.format(task=future.task_id), EX_INTERRUPTED)
+        _end_as(done)
+
+
+_OFFLINE = (
+    "Endpoint {endpoint} is offline; task {task} waits for it at the service.\n"
+    "Ctrl-C leaves it there; `farcall result {task}` fetches its result later."
+)
+_LEFT = "Interrupted; task {task} stays at the service: `farcall result {task}` or `farcall cancel {task}`."
+
+
+def _end_as(done: Any) -> NoReturn:
+    """Print what a shell command printed, and exit with its status."""
+    click.echo(done.stdout, nl=False)
+    click.echo(done.stderr, nl=False, err=True)
+    sys.exit(done.returncode if 0 <= done.returncode <= 255 else 1)
 
 
 # --- helpers
@@ -377,7 +450,7 @@ def _errors_as_exit_codes() -> Iterator[None]:
     except (FarcallError, ValueError) as exc:
         _fail(exc, _status_of(exc))
     except KeyboardInterrupt:
-        _fail("Interrupted.", 130)
+        _fail("Interrupted.", EX_INTERRUPTED)
 
 
 def _status_of(error: BaseException) -> int:
@@ -414,11 +487,7 @@ def _time(at_s: object) -> str | None:
 
 
 def _print_rows(rows: list[tuple[str, Any]]) -> None:
-    table = Table.grid(padding=(0, 2))
-    for name, value in rows:
-        if value not in (None, ""):
-            table.add_row(escape(name), escape(str(value)))
-    Console(highlight=False).print(table)
+    print_rows([(name, str(value)) for name, value in rows if value not in (None, "")])
 
 
 def _print_json(document: object) -> None:

@@ -50,6 +50,19 @@ class ComputeFuture(Future[_T]):
         self._cancel_remotely: Callable[[str], bool] | None = None
         self._on_end: Callable[[], None] | None = None
 
+    def __repr__(self) -> str:
+        task = self.task_id or "none yet"
+        return f"{super().__repr__()[:-1]} task_id={task}>"
+
+    def wait_accepted(self, timeout_s: float | None = None) -> str | None:
+        """Wait until the service has accepted the call, or it has ended without; returns `task_id`."""
+        with self._condition:
+            if self._phase is Phase.ACCEPTED or self.done():
+                return self.task_id
+            sent = self._sent = self._sent or threading.Event()
+        sent.wait(timeout_s)
+        return self.task_id
+
     def cancel(self) -> bool:
         """Try to prevent the call, wherever it is.
 

@@ -147,7 +147,8 @@ class ResultReader:
     def _error_of(self, ended: Ended) -> BaseException:
         code, text = ended.error_code, ended.data
         if code == TaskCancelled.code:
-            return TaskCancelled(ended.task_id, text)
+            by = text.removeprefix(f"Task {ended.task_id} was cancelled").lstrip(": ")  # the error says that itself
+            return TaskCancelled(ended.task_id, by)
         original = load_exception(ended.details, text, task_id=ended.task_id, allow_dill=self._allow_dill)
         if original is not None:
             return original
