@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from farcall.endpoint.background import PipeAnnouncer, StartTimedOut, _messages, _Patience
+from farcall.endpoint.background import PipeAnnouncer, StartTimedOut, _messages, _Patience, _signals_wake
 
 
 @pytest.fixture
@@ -20,12 +22,31 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(write_fd)
 
 
-def test_waiting_for_the_service_ends_with_the_patience(pipe: tuple[int, int]) -> None:
+@pytest.fixture
+def woken_fd() -> Iterator[int]:
+    with _signals_wake() as fd:
+        yield fd
+
+
+def test_a_ctrl_c_just_before_the_wait_ends_it(pipe: tuple[int, int], woken_fd: int) -> None:
+    noticed = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: noticed.set())  # as if it came too early to interrupt `select`
+    try:
+        signal.raise_signal(signal.SIGINT)
+        assert noticed.is_set()
+        PipeAnnouncer(pipe[1]).notice("after")
+        assert next(_messages(pipe[0], woken_fd, _Patience(1.0))) == ("notice", "after")
+        assert not select.select([woken_fd], [], [], 0)[0], "the wake-up was taken by the wait"
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_waiting_for_the_service_ends_with_the_patience(pipe: tuple[int, int], woken_fd: int) -> None:
     patience = _Patience(0.0)
     announcer = PipeAnnouncer(pipe[1])
     announcer.notice("one")
     announcer.waiting("two")
-    heard = _messages(pipe[0], patience)
+    heard = _messages(pipe[0], woken_fd, patience)
     assert [next(heard), next(heard)] == [("notice", "one"), ("waiting", "two")]
     patience.heard("notice")
     assert patience.left_s() is None  # not for the service: as long as it takes
@@ -45,9 +66,9 @@ def test_the_endpoints_own_work_has_no_limit_and_the_broker_has_one() -> None:
     assert str(patience.is_over()).startswith("The service's message broker did not answer within 60 s;")
 
 
-def test_a_message_in_pieces_is_one_message(pipe: tuple[int, int]) -> None:
+def test_a_message_in_pieces_is_one_message(pipe: tuple[int, int], woken_fd: int) -> None:
     line = json.dumps(["notice", "x" * 100_000]).encode() + b"\n"
-    heard = _messages(pipe[0], _Patience(1.0))
+    heard = _messages(pipe[0], woken_fd, _Patience(1.0))
     os.set_blocking(pipe[1], False)
     sent = os.write(pipe[1], line)
     assert sent < len(line)

@@ -158,3 +158,10 @@ def test_the_log_is_moved_aside_when_it_is_full_and_one_old_one_is_kept(
         logging.getLogger("farcall.test").info("Number %d.", number)
     assert sorted(path.name for path in log_path.parent.iterdir()) == ["endpoint.log", "endpoint.log.1"]
     assert "Number 99." in log_path.read_text()
+
+
+def test_a_directory_that_others_could_read_is_made_private(tmp_path: Path) -> None:
+    directory = EndpointDirectory(tmp_path / "shown")
+    directory.path.mkdir(mode=0o755)
+    directory.make_private()
+    assert directory.path.stat().st_mode & 0o777 == 0o700

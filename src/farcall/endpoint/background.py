@@ -10,6 +10,8 @@ import contextlib
 import json
 import os
 import select
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -139,12 +141,29 @@ def _follow(
     child: subprocess.Popen[bytes], fd: int, on_message: Callable[[str, str], None], patience_s: float
 ) -> Outcome:
     patience = _Patience(patience_s)
-    for kind, text in _messages(fd, patience):
-        on_message(kind, text)
-        if kind == "online":
-            return Outcome(pid=child.pid, status=None)
-        patience.heard(kind)
+    with _signals_wake() as woken_fd:
+        for kind, text in _messages(fd, woken_fd, patience):
+            on_message(kind, text)
+            if kind == "online":
+                return Outcome(pid=child.pid, status=None)
+            patience.heard(kind)
     return Outcome(pid=child.pid, status=child.wait())
+
+
+@contextlib.contextmanager
+def _signals_wake() -> Iterator[int]:
+    """A descriptor that becomes readable with each signal.
+
+    Without it, a Ctrl-C that comes just before `select` begins is noticed only when `select` ends by other means.
+    """
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield reader.fileno()
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 class _Patience:
@@ -173,7 +192,7 @@ class _Patience:
         return StartTimedOut(self._who, self._patience_s)
 
 
-def _messages(fd: int, patience: _Patience) -> Iterator[tuple[str, str]]:
+def _messages(fd: int, woken_fd: int, patience: _Patience) -> Iterator[tuple[str, str]]:
     """What comes, until the child closes its end.
 
     Raises:
@@ -181,8 +200,12 @@ def _messages(fd: int, patience: _Patience) -> Iterator[tuple[str, str]]:
     """
     rest = b""
     while True:
-        if not select.select([fd], [], [], patience.left_s())[0]:
+        ready = select.select([fd, woken_fd], [], [], patience.left_s())[0]
+        if not ready:
             raise patience.is_over()
+        if woken_fd in ready:
+            os.read(woken_fd, 64)  # the signal's handler runs now, and raises if it was Ctrl-C
+            continue
         chunk = os.read(fd, 65536)
         if not chunk:
             return

@@ -78,6 +78,11 @@ class EndpointDirectory:
     def __repr__(self) -> str:
         return f"EndpointDirectory({str(self.path)!r})"
 
+    def make_private(self) -> None:
+        """Take the rights of others away: the journal holds arguments and results, whatever the files' own modes."""
+        if self.path.stat().st_mode & 0o077:
+            self.path.chmod(0o700)
+
     @property
     def name(self) -> str:
         return self.path.name

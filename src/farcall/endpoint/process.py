@@ -210,6 +210,7 @@ class EndpointRun:
 
     def _run(self) -> int:
         loaded = load_config(self._directory.path)
+        self._directory.make_private()
         with self._pid_file:
             self._tell_notices(loaded)
             response = self._register(loaded)

@@ -56,6 +56,7 @@ def create_profile(directory: EndpointDirectory, *, display_name: str | None = N
     if directory.is_configured:
         raise EndpointExists(directory.name, str(directory.path))
     directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.make_private()
     directory.config_path.write_text(default_config(display_name), encoding="utf-8")
 
 
