@@ -17,6 +17,7 @@ from exactly the arguments that it passes to `Exception.__init__`.
     │   ├── PayloadTooLarge            413
     │   ├── ResourceLocked             423
     │   ├── RateLimited                429  wait, then try again
+    │   │   └── EndpointQueueFull
     │   └── ServiceUnavailable         503  try again later
     ├── ServiceUnreachable             nobody answers at the service's address
     ├── CredentialRefused              the broker does not take this credential (any more)
@@ -45,6 +46,7 @@ __all__ = [
     "EndpointAccessForbidden",
     "EndpointLost",
     "EndpointNotFound",
+    "EndpointQueueFull",
     "FarcallError",
     "Forbidden",
     "FramingError",
@@ -210,6 +212,12 @@ class RateLimited(ApiError):
     code = "RATE_LIMITED"
     status = 429
     retryable = True
+
+
+class EndpointQueueFull(RateLimited):
+    """So many tasks wait for the endpoint that the service takes no more for it just now."""
+
+    code = "ENDPOINT_QUEUE_FULL"
 
 
 class ServiceUnavailable(ApiError):
