@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -197,7 +198,7 @@ def _as(kind: Any, value: Any, *, is_text: bool) -> Any:  # the field's type, or
         except (ValueError, OverflowError):
             return MISSING
         return found if is_text or found == value else MISSING
-    if isinstance(kind, type) and hasattr(kind, "__members__"):
+    if isinstance(kind, type) and issubclass(kind, Enum):
         return next((member for member in kind if value in (member, getattr(member, "value", None))), MISSING)
     return value if kind is type(None) and value is None else MISSING
 
@@ -213,6 +214,6 @@ def _in_words(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(kind)))
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
-    if isinstance(kind, type) and hasattr(kind, "__members__"):
+    if isinstance(kind, type) and issubclass(kind, Enum):
         return "one of " + ", ".join(repr(member.value) for member in kind)
     return words.get(kind, str(kind))

@@ -114,15 +114,22 @@ class StateCounts:
         self._db = db
         self.counts: dict[str, int] = {}
         self._until = float("-inf")
+        self._job: asyncio.Task[None] | None = None
 
     async def refresh(self) -> None:
-        begun = time.monotonic()
-        if begun < self._until:
-            return
-        self._until = float("inf")  # one at a time; who else asks gets the former numbers
-        took_s = 0.0
+        """Count, if it is time to. Who cannot wait longer than 2 s gets the former numbers."""
+        if self._job is None and time.monotonic() >= self._until:
+            self._job = asyncio.get_running_loop().create_task(self._count())
+        if self._job is not None:
+            await asyncio.wait([self._job], timeout=2.0)
+
+    async def _count(self) -> None:
+        begun, took_s = time.monotonic(), 0.0
         try:
             self.counts = await self._db.read(count_by_state)
             took_s = time.monotonic() - begun
+        except Exception:
+            _logger.exception("Tasks could not be counted", extra={"event": "tasks.count_failed"})
         finally:
             self._until = time.monotonic() + max(_FRESH_S, _STATES_SHARE * took_s)
+            self._job = None
