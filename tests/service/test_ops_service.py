@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from service_world import Play, Rest, ServiceThread, Site
+from service_world import CODE, PAYLOAD, Play, Rest, ServiceThread, Site
 
 from farcall.client.rest import ApiClient
 from farcall.client.retry import RetryPolicy
@@ -234,11 +234,11 @@ def test_a_process_tells_its_settings_its_metrics_and_its_log(process: Any, tmp_
     tokens = json.loads((tmp_path / "user" / "tokens.json").read_text())
     token = next(iter(tokens["services"].values()))["access_token"]
     with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}) as http:
-        function = {"function_name": "f", "function_code": "9\nst\nf:pass\n"}
+        function = {"function_name": "f", "function_code": CODE}
         function_id = http.post("/v3/functions", json=function).json()["function_uuid"]
         endpoint = {"endpoint_name": "here", "direct": True, "metadata": {}}
         endpoint_id = http.post("/v3/endpoints", json=endpoint).json()["endpoint_id"]
-        answer = http.post(f"/v3/endpoints/{endpoint_id}/submit", json={"tasks": {function_id: ["3\n00\n"]}}).json()
+        answer = http.post(f"/v3/endpoints/{endpoint_id}/submit", json={"tasks": {function_id: [PAYLOAD]}}).json()
     task_id = answer["tasks"][function_id][0]
     with urllib.request.urlopen(f"{url}/metrics", timeout=30) as page:
         assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
