@@ -40,6 +40,8 @@ def test_sdk_and_endpoint_wait_and_go_on_where_requests_and_queue_are_scarce(tmp
     values = {(sample.name, *sample.labels.values()): sample.value for sample in samples}
     assert values["farcall_requests_refused_total", "rate"] > 0
     assert values["farcall_tasks_accepted_total",] == values["farcall_tasks_ended_total", "success"] == 40
-    for leg in ("farcall_task_feed", "farcall_task_take", "farcall_result_store", "farcall_result_take"):
-        assert values[f"{leg}_seconds_count",] >= 40, leg
+    for leg in ("farcall_task_feed", "farcall_result_store"):
+        assert values[f"{leg}_seconds_count",] == 40, leg
+    for leg in ("farcall_task_take", "farcall_result_take"):  # the last acknowledgements may be on their way
+        assert values[f"{leg}_seconds_count",] > 0, leg
     assert values["farcall_endpoints_online",] == 1
