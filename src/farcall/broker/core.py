@@ -151,6 +151,9 @@ class Broker:
     def has_queue(self, name: str) -> bool:
         return name in self.topology.queues
 
+    def queue_names(self) -> list[str]:
+        return list(self.topology.queues)
+
     def queue_depth(self, name: str) -> QueueDepth:
         """Raises AmqpError (404)."""
         queue = self._queue(name)

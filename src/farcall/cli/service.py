@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import gc
 import getpass
 import json
@@ -20,7 +19,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,8 +30,10 @@ from rich.markup import escape
 from farcall import __version__
 from farcall.client.settings import canonical_url, service_url
 from farcall.client.tokens import StoredToken, TokenStore
-from farcall.service import statefile
+from farcall.service import sources, statefile
+from farcall.service.ops.logs import JsonFormatter, TextFormatter
 from farcall.service.settings import ServiceSettings
+from farcall.service.sources import Effective
 from farcall.service.statefile import ServiceState
 from farcall.wire.errors import FarcallError
 
@@ -43,7 +44,7 @@ __all__ = ["main"]
 
 _logger = logging.getLogger("farcall.cli.service")  # by name: the background process runs this as __main__
 
-EX_UNAVAILABLE, EX_SOFTWARE, EX_CANTCREAT, EX_TEMPFAIL = 69, 70, 73, 75
+EX_UNAVAILABLE, EX_SOFTWARE, EX_CANTCREAT, EX_TEMPFAIL, EX_CONFIG = 69, 70, 73, 75, 78
 EX_INTERRUPTED = 130
 NOT_RUNNING = 3
 _STOP_S = 60.0
@@ -56,25 +57,27 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def _default_data_dir() -> Path:
-    """`FARCALL_DATA_DIR`, else `farcall-service` in the user's data directory."""
-    configured = os.environ.get("FARCALL_DATA_DIR")
-    if configured:
-        return Path(configured)
+    """`farcall-service` in the user's data directory."""
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "farcall-service"
 
 
-def _absolute(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path:
-    return (value or _default_data_dir()).expanduser().absolute()
-
-
-_data_dir_option = click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    callback=_absolute,
-    help="Where the service keeps its database, log and state. "
-    "[default: $FARCALL_DATA_DIR, else ~/.local/share/farcall-service]",
-)
+def _settings_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Where the service keeps things, and where its other settings are."""
+    data_dir = click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Where the service keeps its database, log and state. "
+        "[default: $FARCALL_DATA_DIR, else ~/.local/share/farcall-service]",
+    )
+    file = click.option(
+        "--settings",
+        "settings_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="FARCALL_SETTINGS",
+        help="TOML file (YAML if it ends in .yaml) with settings.  [default: $FARCALL_SETTINGS]",
+    )
+    return file(data_dir(command))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -96,48 +99,66 @@ def main() -> None:
 
 @main.command()
 @click.option("--detach", is_flag=True, help="Run in the background; returns when the service answers.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=5000, show_default=True, help="For HTTP; 0: any free.")
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="For HTTP; 0: any free.  [default: 5000]")
 @click.option(
-    "--amqp-port",
-    type=click.IntRange(0, 65535),
-    default=5672,
-    show_default=True,
-    help="For the message broker; 0: any free.",
+    "--amqp-port", type=click.IntRange(0, 65535), help="For the message broker; 0: any free.  [default: 5672]"
 )
-@_data_dir_option
-@click.option("--log-level", type=click.Choice(_LOG_LEVELS), default="info", show_default=True)
+@click.option("--log-level", type=click.Choice(_LOG_LEVELS), help="[default: info]")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Of service.log.  [default: text]")
+@_settings_options
 @click.option("--ready-fd", type=int, hidden=True, help="Where to report to, for --detach.")
-def start(
-    detach: bool, host: str, port: int, amqp_port: int, data_dir: Path, log_level: str, ready_fd: int | None
-) -> None:
+def start(detach: bool, settings_file: Path | None, data_dir: Path | None, ready_fd: int | None, **given: Any) -> None:
     """Start the service.
+
+    Every other setting can be made in a settings file, or in the environment as FARCALL_<NAME>: see
+    `farcall-service settings`.
 
     \b
     Examples:
       farcall-service start --detach
       farcall-service start --port 0 --amqp-port 0 --data-dir /tmp/farcall
+      farcall-service start --settings /etc/farcall/service.toml
     """
-    settings = ServiceSettings(data_dir=data_dir, host=host, port=port, amqp_port=amqp_port)
+    settings = _effective(settings_file, {**given, "data_dir": data_dir}).settings
+    data_dir = settings.data_dir
     _make_data_dir(data_dir)
     if detach:
-        _start_detached(settings, log_level)
+        _start_detached(settings, settings_file, given)
         return
     os.umask(0o077)
     with _reporting(ready_fd) as report:
         lock = statefile.DataDirLock(data_dir)
         lock.acquire()
-        _configure_logging(data_dir, log_level, to_console=ready_fd is None)
+        _configure_logging(settings, to_console=ready_fd is None)
         _run(settings, report, is_foreground=ready_fd is None)
 
 
 @main.command()
-@_data_dir_option
-def stop(data_dir: Path) -> None:
+@_settings_options
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def settings(settings_file: Path | None, data_dir: Path | None, as_json: bool) -> None:
+    """Show the settings that `start` would use here, and where each comes from. Secrets are masked.
+
+    The first that says something counts: command line, environment (FARCALL_<NAME>), settings file, default.
+    """
+    effective = _effective(settings_file, {"data_dir": data_dir})
+    values = {name: sources.shown(name, getattr(effective.settings, name)) for name in effective.origins}
+    if as_json:
+        shown = {name: {"value": value, "origin": effective.origins[name]} for name, value in values.items()}
+        click.echo(json.dumps(shown))
+        return
+    _print_lines([(name, f"{value:<24} {effective.origins[name]}") for name, value in values.items()])
+
+
+@main.command()
+@_settings_options
+def stop(settings_file: Path | None, data_dir: Path | None) -> None:
     """Stop the service that uses a data directory; it finishes what it is writing.
 
     Tasks and results stay in the database; endpoints and clients connect again when the service is back.
     """
+    data_dir = _data_dir(settings_file, data_dir)
     state = statefile.running_state(data_dir)
     if state is None:
         _out.print(f"No service runs on {data_dir}.")
@@ -154,10 +175,11 @@ def stop(data_dir: Path) -> None:
 
 
 @main.command()
-@_data_dir_option
+@_settings_options
 @click.option("--json", "as_json", is_flag=True, help="For scripts; `running` says whether it runs.")
-def status(data_dir: Path, as_json: bool) -> None:
+def status(settings_file: Path | None, data_dir: Path | None, as_json: bool) -> None:
     """Show whether the service runs, where, and what it does. Exit status 3 if it does not run."""
+    data_dir = _data_dir(settings_file, data_dir)
     state = statefile.running_state(data_dir)
     if state is None:
         if as_json:
@@ -290,7 +312,27 @@ async def _log_in(running: RunningService) -> str:
     return username
 
 
-def _start_detached(settings: ServiceSettings, log_level: str) -> None:
+def _effective(settings_file: Path | None, given: dict[str, Any]) -> Effective:
+    """The settings in force, or an end with a message. `given`: options by field; None was not given."""
+    try:
+        return sources.effective_settings(
+            command_line={name: value for name, value in given.items() if value is not None},
+            environment=os.environ,
+            file=settings_file,
+            default_data_dir=_default_data_dir(),
+        )
+    except sources.SettingsError as exc:
+        _fail(str(exc), EX_CONFIG)
+
+
+def _data_dir(settings_file: Path | None, data_dir: Path | None) -> Path:
+    """For commands that need to know no more; with --data-dir they work whatever the settings are."""
+    if data_dir is not None:
+        return data_dir.expanduser().absolute()
+    return _effective(settings_file, {}).settings.data_dir
+
+
+def _start_detached(settings: ServiceSettings, settings_file: Path | None, given: dict[str, Any]) -> None:
     """Start a fresh process and wait until it answers, by a pipe: it speaks, or it ends and the pipe closes."""
     running = statefile.running_state(settings.data_dir)
     if running is not None:
@@ -298,8 +340,11 @@ def _start_detached(settings: ServiceSettings, log_level: str) -> None:
     read_fd, write_fd = os.pipe()
     log = settings.data_dir / "service.log"
     command = [sys.executable, "-m", "farcall.cli.service", "start"]
-    command += ["--host", settings.host, "--port", str(settings.port), "--amqp-port", str(settings.amqp_port)]
-    command += ["--data-dir", str(settings.data_dir), "--log-level", log_level, "--ready-fd", str(write_fd)]
+    # The environment is the same there; the working directory, which relative paths go by, is not.
+    command += ["--data-dir", str(settings.data_dir), "--ready-fd", str(write_fd)]
+    command += ["--settings", str(settings_file.absolute())] if settings_file else []
+    for name, value in given.items():
+        command += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
     with open(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
         child = subprocess.Popen(
             command,
@@ -337,7 +382,8 @@ def _answer_of(child: subprocess.Popen[bytes], read_fd: int) -> dict[str, Any]:
 
 
 def _stop_command(data_dir: Path) -> str:
-    is_default = data_dir == _default_data_dir().expanduser().absolute()
+    default = Path(os.environ.get("FARCALL_DATA_DIR") or _default_data_dir())
+    is_default = data_dir == default.expanduser().absolute()
     return "farcall-service stop" + ("" if is_default else f" --data-dir {data_dir}")
 
 
@@ -442,33 +488,17 @@ def _fail(message: str, exit_status: int) -> NoReturn:
     raise SystemExit(exit_status)
 
 
-class _Formatter(logging.Formatter):
-    """Time, level, sentence, then the members of `extra`, so that a site can search by task or endpoint."""
-
-    _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
-
-    def __init__(self, log_format: str, *, with_tracebacks: bool) -> None:
-        super().__init__(log_format)
-        self._with_tracebacks = with_tracebacks
-
-    def format(self, record: logging.LogRecord) -> str:
-        if not self._with_tracebacks and record.exc_info:
-            record = copy.copy(record)
-            record.exc_info = record.exc_text = None
-        extra = {key: value for key, value in vars(record).items() if key not in self._OWN}
-        return super().format(record) + "".join(f" {key}={value}" for key, value in extra.items())
-
-
-def _configure_logging(data_dir: Path, level: str, *, to_console: bool) -> None:
-    log_format = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    file = logging.handlers.RotatingFileHandler(data_dir / "service.log", maxBytes=_LOG_BYTES, backupCount=1)
-    os.chmod(data_dir / "service.log", 0o600)
-    file.setFormatter(_Formatter(log_format, with_tracebacks=True))
+def _configure_logging(settings: ServiceSettings, *, to_console: bool) -> None:
+    path, level = settings.data_dir / "service.log", settings.log_level
+    file = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)
+    os.chmod(path, 0o600)
+    is_json = settings.log_format == "json"
+    file.setFormatter(JsonFormatter() if is_json else TextFormatter(with_tracebacks=True))
     handlers: list[logging.Handler] = [file]
     if to_console:
         console = logging.StreamHandler()
-        console.setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
-        console.setFormatter(_Formatter(log_format, with_tracebacks=level == "debug"))
+        console.setLevel(logging.DEBUG if level == "debug" or is_json else logging.WARNING)
+        console.setFormatter(JsonFormatter() if is_json else TextFormatter(with_tracebacks=level == "debug"))
         handlers.append(console)
     logging.basicConfig(level=level.upper(), handlers=handlers)
     for chatty in ("uvicorn", "asyncio", "alembic"):

@@ -23,6 +23,10 @@ from farcall.service.db.engine import Database, make_engine
 from farcall.service.db.migrations import migrate
 from farcall.service.endpoints import routes as endpoints_routes
 from farcall.service.functions import routes as functions_routes
+from farcall.service.ops import routes as ops_routes
+from farcall.service.ops.health import Health
+from farcall.service.ops.queues import QueueLimit, StateCounts
+from farcall.service.ops.rate import RateLimit
 from farcall.service.relay.runner import Relay
 from farcall.service.relay.transport import EmbeddedTransport
 from farcall.service.settings import ServiceSettings
@@ -35,7 +39,7 @@ from farcall.service.web.openapi import install_openapi
 __all__ = ["create_app", "open_service"]
 
 _logger = logging.getLogger(__name__)
-_PARTS = (tasks_routes, functions_routes, endpoints_routes, accounts_routes)
+_PARTS = (tasks_routes, functions_routes, endpoints_routes, accounts_routes, ops_routes)
 
 
 @contextlib.asynccontextmanager
@@ -59,6 +63,10 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         broker = Broker()
         transport = EmbeddedTransport(broker, prefetch=2 * settings.result_batch_messages)
         relay = Relay(settings, db, transport, clock)
+        queue_limit = QueueLimit(db, settings.max_queued_tasks_per_endpoint, clock)
+        closing.push_async_callback(queue_limit.stop)
+        relay.on_ended = queue_limit.ended
+        db.on_group = relay.measures.group_written
         relay.start()
         closing.push_async_callback(relay.stop)
         authority = BrokerAuthority(db, secret, relay.ensure_queue)
@@ -70,6 +78,10 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
             relay=relay,
             authenticator=Authenticator(db, clock, cache_s=settings.token_cache_s),
             replay=Replay(clock, settings.replay_window_s),
+            rate=RateLimit(settings.requests_per_s, settings.request_burst),
+            queue_limit=queue_limit,
+            health=Health(db, relay),
+            state_counts=StateCounts(db),
             secret=secret,
             amqp_port=server.port,
             clock=clock,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +12,13 @@ from starlette.requests import Request
 from farcall.service.accounts.authenticator import Authenticator
 from farcall.service.accounts.rules import Identity, connection_url
 from farcall.service.db.engine import Database
+from farcall.service.ops.health import Health
+from farcall.service.ops.queues import QueueLimit, StateCounts
+from farcall.service.ops.rate import RateLimit
 from farcall.service.relay.runner import Relay
 from farcall.service.settings import ServiceSettings
 from farcall.service.tasks.replay import Replay
+from farcall.wire.errors import RateLimited
 from farcall.wire.topology import BrokerUser
 
 __all__ = ["Service", "caller_of", "host_of", "service_of"]
@@ -38,6 +43,10 @@ class Service:
     relay: Relay
     authenticator: Authenticator
     replay: Replay
+    rate: RateLimit
+    queue_limit: QueueLimit
+    health: Health
+    state_counts: StateCounts
     secret: bytes
     amqp_port: int
     clock: Callable[[], float]
@@ -60,8 +69,19 @@ def service_of(request: Request) -> Service:
 
 
 async def caller_of(request: Request) -> Identity:
-    """Who asks. Raises Unauthenticated."""
-    return await service_of(request).authenticator.identify(request)
+    """Who asks. Raises Unauthenticated; RateLimited if this identity asks too often."""
+    service = service_of(request)
+    caller = await service.authenticator.identify(request)
+    wait_s = service.rate.take(caller.id, service.clock())
+    if wait_s:
+        service.relay.measures.rate_limited += 1
+        per_s = service.settings.requests_per_s
+        raise RateLimited(
+            f"{caller.username} makes more than {per_s:g} requests per second, which this service does not allow; "
+            "wait a moment, and submit many tasks with one request.",
+            {"retry_after_s": math.ceil(wait_s)},
+        )
+    return caller
 
 
 def host_of(request: Request) -> str:

@@ -1,12 +1,14 @@
 """What an operator may choose, and every limit and period of the service, in one frozen object.
 
-Read from the command line by `farcall.cli.service`; tests make their own. Units are in the names.
+`sources` reads them from a file, the environment and the command line; tests make their own. Units are in the names.
+docs/reference/settings.md explains each of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from farcall.wire import limits
 
@@ -28,6 +30,10 @@ class ServiceSettings:
         presence_write_period_s: at most this long are status reports kept in memory only.
         replay_window_s: how long the answer to a submission without idempotency key is kept when the client
             went away before it was sent.
+        requests_per_s, request_burst: of one identity, in the long run and at once; 0 requests_per_s: no limit.
+        max_queued_tasks_per_endpoint: tasks of one endpoint that have not ended; 0: no limit.
+        metrics_access: who may read /metrics; see `farcall.service.ops.routes`.
+        log_format: text for people, or one JSON object per line.
     """
 
     data_dir: Path
@@ -38,7 +44,13 @@ class ServiceSettings:
     public_host: str | None = None
     amqp_advertised_port: int | None = None
     amqp_heartbeat_s: int = 30
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+    metrics_access: Literal["local", "token", "open", "off"] = "local"
 
+    requests_per_s: float = 200.0
+    request_burst: int = 400
+    max_queued_tasks_per_endpoint: int = 1_000_000
     payload_limit_bytes: int = limits.PAYLOAD_LIMIT_BYTES
     request_limit_bytes: int = limits.REQUEST_LIMIT_BYTES
     batch_limit_tasks: int = limits.SUBMIT_BATCH_LIMIT_TASKS

@@ -18,6 +18,7 @@ from exactly the arguments that it passes to `Exception.__init__`.
     │   ├── NotAService                421  what answers is no Farcall service
     │   ├── ResourceLocked             423
     │   ├── RateLimited                429  wait, then try again
+    │   │   └── EndpointQueueFull
     │   └── ServiceUnavailable         503  try again later
     ├── ServiceUnreachable             nobody answers at the service's address
     ├── CredentialRefused              the broker does not take this credential (any more)
@@ -46,6 +47,7 @@ __all__ = [
     "EndpointAccessForbidden",
     "EndpointLost",
     "EndpointNotFound",
+    "EndpointQueueFull",
     "FarcallError",
     "Forbidden",
     "FramingError",
@@ -234,6 +236,12 @@ class RateLimited(ApiError):
     code = "RATE_LIMITED"
     status = 429
     retryable = True
+
+
+class EndpointQueueFull(RateLimited):
+    """So many tasks wait for the endpoint that the service takes no more for it just now."""
+
+    code = "ENDPOINT_QUEUE_FULL"
 
 
 class ServiceUnavailable(ApiError):

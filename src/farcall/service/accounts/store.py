@@ -25,6 +25,7 @@ __all__ = [
     "ping",
     "revoke_broker_credential",
     "revoke_token",
+    "touch",
 ]
 
 
@@ -93,6 +94,11 @@ def revoke_token(conn: Connection, hashed: str, now: float) -> bool:
 def ping(conn: Connection) -> None:
     """Raises if the database cannot be read."""
     conn.execute(select(settings.c.key).limit(1)).all()
+
+
+def touch(conn: Connection) -> None:
+    """Raises if the database cannot be written to. Changes nothing, but takes the way to the disk."""
+    conn.execute(update(settings).where(settings.c.key == "secret").values(value=settings.c.value))
 
 
 def revoke_broker_credential(conn: Connection, identity_id: str) -> int:

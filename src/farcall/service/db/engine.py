@@ -11,6 +11,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -58,6 +59,8 @@ class Database:
         self._units: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self.on_group: Callable[[int, float], None] = lambda units, seconds: None
+        """Told of each transaction: its units, and how long it took. On the event loop."""
         self._writer = threading.Thread(target=self._write_loop, name="farcall-db-write", daemon=True)
         self._writer.start()
 
@@ -123,10 +126,15 @@ class Database:
         while running:
             group, running = self._gather()
             if group:
+                begun = time.perf_counter()
                 connection = self._commit(connection, group)
-                self._loop.call_soon_threadsafe(_resolve, group)
+                self._loop.call_soon_threadsafe(self._told, group, time.perf_counter() - begun)
         if connection is not None:
             connection.close()
+
+    def _told(self, group: Sequence[_Unit], seconds: float) -> None:
+        _resolve(group)
+        self.on_group(len(group), seconds)
 
     def _gather(self) -> tuple[list[_Unit], bool]:
         """What has come, at least one unit; and whether more may come."""

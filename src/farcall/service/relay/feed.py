@@ -38,12 +38,14 @@ class Entry:
         id: of the task.
         size: of the message, roughly, in the unit of the window.
         content: for the runner.
+        since: when it was accepted, in Unix seconds; likewise for the runner.
     """
 
     seq: int
     id: str
     size: int
     content: Any  # the runner's own; opaque here
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

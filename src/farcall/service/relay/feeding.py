@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from farcall.service.db.engine import Database
 from farcall.service.functions.store import read_codes
+from farcall.service.ops.measures import Histogram, Measures, Stopwatch
 from farcall.service.relay import store
 from farcall.service.relay.feed import Command, Entry, Feed, Publish, Purge, ReadPage, Window
 from farcall.service.relay.messages import (
@@ -27,7 +30,7 @@ from farcall.service.relay.store import EndedTask, StoredTask, SubmissionHeaders
 from farcall.service.relay.transport import Transport
 from farcall.wire.topology import GroupQueue, task_queue
 
-__all__ = ["Feeding", "ResultFeeds", "TaskFeeds"]
+__all__ = ["Feeding", "ResultFeeds", "Seen", "TaskFeeds"]
 
 _logger = logging.getLogger(__name__)
 
@@ -37,27 +40,58 @@ _RETRY_S = 1.0
 Reader = Callable[[ReadPage], Awaitable[tuple[Sequence[Entry], bool]]]
 
 
-class Feeding:
-    """One feed at work. The content of its entries is `Outgoing`."""
+def _ignore(_entries: Sequence[Entry]) -> None:
+    pass
 
-    def __init__(self, queue: str, window: Window, transport: Transport, read: Reader) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is measured of a feed.
+
+    Attributes:
+        taken_s: how long published messages wait for the acknowledgement of who consumes them.
+        published: called with what was published.
+    """
+
+    taken_s: Histogram
+    published: Callable[[Sequence[Entry]], None] = _ignore
+
+
+class Feeding:
+    """One feed at work. The content of its entries is `Outgoing`.
+
+    Args:
+        seen: what is measured of it.
+    """
+
+    def __init__(self, queue: str, window: Window, transport: Transport, read: Reader, seen: Seen) -> None:
         self.queue = queue
         self.feed = Feed(window)
         self._transport = transport
         self._read = read
         self._reads: set[asyncio.Task[None]] = set()
+        self._seen = seen
+        self._out = Stopwatch(seen.taken_s)
 
     def do(self, commands: Iterable[Command]) -> None:
         """Carry out what the feed said."""
         for command in commands:
             if isinstance(command, Publish):
                 self._transport.publish(self.queue, [entry.content for entry in command.entries])
+                self._out.came(len(command.entries), time.monotonic())
+                self._seen.published(command.entries)
             elif isinstance(command, ReadPage):
                 task = asyncio.get_running_loop().create_task(self._read_page(command))
                 self._reads.add(task)
                 task.add_done_callback(self._reads.discard)
             elif isinstance(command, Purge):
+                self._out.clear()
                 self._transport.purge(self.queue)
+
+    def settled(self, count: int) -> None:
+        """`count` messages were acknowledged."""
+        self._out.left(count, time.monotonic())
+        self.do(self.feed.settled(count))
 
     async def _read_page(self, command: ReadPage) -> None:
         try:
@@ -76,7 +110,19 @@ class Feeding:
 class TaskFeeds:
     """The feeds of all endpoints that are attached."""
 
-    def __init__(self, db: Database, transport: Transport, codes: CodeCache, window: Window, page_tasks: int) -> None:
+    def __init__(
+        self,
+        db: Database,
+        transport: Transport,
+        codes: CodeCache,
+        window: Window,
+        page_tasks: int,
+        *,
+        measures: Measures,
+        clock: Callable[[], float],
+    ) -> None:
+        self._measures = measures
+        self._clock = clock
         self._db = db
         self._transport = transport
         self._codes = codes
@@ -87,7 +133,11 @@ class TaskFeeds:
     def attached(self, endpoint_id: str) -> None:
         """Begin to feed, at the endpoint's oldest open task."""
         feeding = self._feedings[endpoint_id] = Feeding(
-            task_queue(endpoint_id), self._window, self._transport, lambda page: self._read(endpoint_id, page)
+            task_queue(endpoint_id),
+            self._window,
+            self._transport,
+            lambda page: self._read(endpoint_id, page),
+            Seen(self._measures.taken_s, self._fed),
         )
         feeding.do(feeding.feed.attached())
 
@@ -102,7 +152,7 @@ class TaskFeeds:
     def settled(self, endpoint_id: str, count: int) -> None:
         feeding = self._feedings.get(endpoint_id)
         if feeding is not None:
-            feeding.do(feeding.feed.settled(count))
+            feeding.settled(count)
 
     def committed(self, endpoint_id: str, tasks: Sequence[StoredTask], shared: SubmissionHeaders) -> None:
         """A submission has been committed. In the order of the commits."""
@@ -119,7 +169,8 @@ class TaskFeeds:
             if code is None:
                 feeding.do(feeding.feed.committed_elsewhere())
                 return
-            entries.append(Entry(task.seq, task.id, task.size_chars, task_message(task, code, headers)))
+            message = task_message(task, code, headers)
+            entries.append(Entry(task.seq, task.id, task.size_chars, message, task.created_at))
         feeding.do(feeding.feed.committed(entries))
 
     def withdraw(self, tasks: Iterable[TaskRef]) -> None:
@@ -129,6 +180,23 @@ class TaskFeeds:
             if feeding is not None:
                 entry = Entry(task.seq, task.id, CANCEL_SIZE, cancel_message(task.id))
                 feeding.do(feeding.feed.withdrawn(entry))
+
+    def _fed(self, entries: Sequence[Entry]) -> None:
+        now, fed_s = self._clock(), self._measures.fed_s
+        since, count = 0.0, 0
+        for entry in entries:  # those of one submission have one time
+            if entry.since != since:
+                if count and since:
+                    fed_s.observe(now - since, count)
+                since, count = entry.since, 0
+            count += 1
+        if count and since:
+            fed_s.observe(now - since, count)
+        if _logger.isEnabledFor(logging.DEBUG):
+            _logger.debug(
+                "Tasks were published to their endpoint",
+                extra={"event": "task.fed", "task_ids": [entry.id for entry in entries]},
+            )
 
     async def _read(self, endpoint_id: str, page: ReadPage) -> tuple[Sequence[Entry], bool]:
         count = min(page.messages, self._page_tasks)
@@ -141,6 +209,7 @@ class TaskFeeds:
                 task.id,
                 task.size_chars,
                 task_message(task, codes[task.function_id], headers[task.submission_seq]),
+                task.created_at,
             )
             for task in tasks
         ]
@@ -165,7 +234,10 @@ def _group_key(queue: GroupQueue) -> tuple[str, str]:
 class ResultFeeds:
     """The feeds of all task groups whose queues are being read."""
 
-    def __init__(self, db: Database, transport: Transport, window: Window, page_results: int) -> None:
+    def __init__(
+        self, db: Database, transport: Transport, window: Window, page_results: int, *, measures: Measures
+    ) -> None:
+        self._seen = Seen(measures.result_taken_s)
         self._db = db
         self._transport = transport
         self._window = window
@@ -177,7 +249,7 @@ class ResultFeeds:
         """Begin to feed: a shared queue at the oldest result that the group's clients have not acknowledged, a
         reader's own with what is committed next.
         """
-        feeding = Feeding(queue.name, self._window, self._transport, lambda page: self._read(queue, page))
+        feeding = Feeding(queue.name, self._window, self._transport, lambda page: self._read(queue, page), self._seen)
         self._feedings.setdefault(_group_key(queue), {})[queue.name] = feeding
         feeding.do(feeding.feed.attached(from_now=queue.reader is not None))
 
@@ -197,7 +269,7 @@ class ResultFeeds:
         feeding = self._feedings.get(_group_key(queue), {}).get(queue.name)
         if feeding is None:
             return False
-        feeding.do(feeding.feed.settled(count))
+        feeding.settled(count)
         if queue.reader is not None:
             return False
         group_id = queue.task_group_id

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from farcall.broker import Delivery
 from farcall.service.db.engine import Database
+from farcall.service.ops.measures import Histogram, Stopwatch
 from farcall.service.relay import store
 from farcall.service.relay.results import MALFORMED_RESULT, ParsedResult, Unreadable, failure_result, parse_result
 from farcall.service.relay.store import Recorded
@@ -45,6 +47,7 @@ class Intake:
         acknowledge: tells the broker that these are done.
         on_recorded: called with each batch that was committed, in the order of the commits.
         clock: Unix seconds.
+        stored_s: how long results wait until they are stored.
     """
 
     def __init__(
@@ -56,7 +59,9 @@ class Intake:
         *,
         batch_messages: int,
         batch_bytes: int,
+        stored_s: Histogram,
     ) -> None:
+        self._arrivals = Stopwatch(stored_s)
         self.counters = IntakeCounters()
         self._db = db
         self._acknowledge = acknowledge
@@ -68,9 +73,16 @@ class Intake:
         self._worker: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
 
+    @property
+    def lag_s(self) -> float:
+        """For how long the oldest result has been here and is not stored."""
+        oldest = self._arrivals.oldest
+        return 0.0 if oldest is None else time.monotonic() - oldest
+
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Results have come."""
         self._waiting.extend(deliveries)
+        self._arrivals.came(len(deliveries), time.monotonic())
         if self._worker is None and not self._stopping.is_set():
             self._worker = asyncio.get_running_loop().create_task(self._work())
 
@@ -85,6 +97,7 @@ class Intake:
             while self._waiting and not self._stopping.is_set():
                 batch = self._next_batch()
                 if await self._store(batch):
+                    self._arrivals.left(len(batch), time.monotonic())
                     self._acknowledge(batch)
         finally:
             self._worker = None
@@ -161,6 +174,11 @@ class Intake:
         counters = self.counters
         counters.batches += 1
         counters.stored += len(recorded.ended)
+        if recorded.ended and _logger.isEnabledFor(logging.DEBUG):
+            _logger.debug(
+                "Results were stored",
+                extra={"event": "task.result_stored", "task_ids": [each.task.id for each in recorded.ended]},
+            )
         for dropped in recorded.dropped:
             name = dropped.reason.value
             setattr(counters, name, getattr(counters, name) + 1)

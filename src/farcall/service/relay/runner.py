@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from farcall.broker import Delivery
 from farcall.service.db.engine import Database
 from farcall.service.endpoints.store import write_reports
+from farcall.service.ops.measures import Measures
 from farcall.service.relay import store
 from farcall.service.relay.feed import Window
 from farcall.service.relay.feeding import ResultFeeds, TaskFeeds
 from farcall.service.relay.intake import Intake
 from farcall.service.relay.messages import CodeCache
 from farcall.service.relay.reports import Reports
+from farcall.service.relay.results import TaskRef
 from farcall.service.relay.store import EndedTask, Recorded, StoredTask, SubmissionHeaders
 from farcall.service.relay.sweeper import Sweeper
 from farcall.service.relay.transport import Transport
@@ -38,11 +40,21 @@ class Relay:
         codes: the code of functions in memory.
         reports: who is online.
         intake: takes results in; its counters are for the operator.
+        measures: what is counted on the way.
+        on_ended: told of each task that has ended, after the commit.
     """
 
     def __init__(
-        self, settings: ServiceSettings, db: Database, transport: Transport, clock: Callable[[], float]
+        self,
+        settings: ServiceSettings,
+        db: Database,
+        transport: Transport,
+        clock: Callable[[], float],
+        measures: Measures | None = None,
     ) -> None:
+        measures = measures or Measures()
+        self.measures = measures
+        self.on_ended: Callable[[Iterable[TaskRef]], None] | None = None
         self._settings = settings
         self._db = db
         self._transport = transport
@@ -56,9 +68,10 @@ class Relay:
             clock,
             batch_messages=settings.result_batch_messages,
             batch_bytes=settings.result_batch_bytes,
+            stored_s=measures.stored_s,
         )
-        self._tasks = TaskFeeds(db, transport, self.codes, window, settings.page_tasks)
-        self._results = ResultFeeds(db, transport, window, settings.page_tasks)
+        self._tasks = TaskFeeds(db, transport, self.codes, window, settings.page_tasks, measures=measures, clock=clock)
+        self._results = ResultFeeds(db, transport, window, settings.page_tasks, measures=measures)
         self._sweeper = Sweeper(settings, db, clock, on_ended=self.ended_here, on_idle=self._drop_idle_queues)
         self._unused_queues: dict[str, float] = {}
         self._clock = clock
@@ -69,6 +82,16 @@ class Relay:
         """Open the broker's side and begin."""
         self._transport.open(self)
         self._sweeper.start()
+
+    def faults(self) -> list[str]:
+        """What keeps the relay from working; empty if nothing does."""
+        faults = [] if self._sweeper.is_running else ["the relay is not running"]
+        broker = self._transport.fault()
+        return faults if broker is None else [*faults, broker]
+
+    def depths(self) -> Mapping[str, tuple[int, int]]:
+        """Messages of the broker by kind of queue: waiting, and delivered but not acknowledged."""
+        return self._transport.depths()
 
     async def settle(self) -> None:
         """Wait for what goes on in the background (tasks of a deleted endpoint being ended, reports being written)."""
@@ -182,10 +205,14 @@ class Relay:
 
     def _recorded(self, recorded: Recorded) -> None:
         by_group: dict[tuple[str, str], list[EndedTask]] = {}
+        outcomes = self.measures.ended
         for each in recorded.ended:
+            outcomes[each.result.error_code is None] += 1
             by_group.setdefault((each.task.owner_id, each.task.group_id), []).append(each)
         for (owner_id, group_id), ended in by_group.items():
             self._results.committed(owner_id, group_id, ended, recorded.completed_at)
+        if self.on_ended is not None:
+            self.on_ended(each.task for each in recorded.ended)
 
     def _cut(self, kind: UserKind, user_id: str, generation: int, reason: str) -> None:
         def is_old(principal: Any) -> bool:  # the broker's Principal; ours are BrokerUsers

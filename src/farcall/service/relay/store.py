@@ -70,6 +70,7 @@ class StoredTask:
     size_chars: int
     payload: str
     submission_seq: int
+    created_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ _TASK_PAGE = Prepared(
         tasks.c.size_chars,
         task_payloads.c.payload,
         tasks.c.submission_seq,
+        tasks.c.created_at,
     )
     .join_from(tasks, task_payloads, task_payloads.c.seq == tasks.c.seq)
     .where(_next_open, tasks.c.seq <= bindparam("last"))

@@ -50,6 +50,10 @@ class Sweeper:
         """Begin with a round at once: the service may have been away for long."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
+    @property
+    def is_running(self) -> bool:
+        return self._task is not None and not self._task.done()
+
     async def stop(self) -> None:
         self._stopping.set()
         if self._task is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from farcall.broker import Broker, Delivery, LocalConsumer, Principal
@@ -58,6 +58,14 @@ class Transport(Protocol):
         ...
 
     def ack_results(self, deliveries: Iterable[Delivery]) -> None: ...
+
+    def fault(self) -> str | None:
+        """What keeps messages from flowing, in words; None if nothing does."""
+        ...
+
+    def depths(self) -> Mapping[str, tuple[int, int]]:
+        """By kind of queue ("tasks", "results", "heartbeats", "groups"): waiting, delivered and unacknowledged."""
+        ...
 
     def close_logins(self, predicate: Callable[[Principal], bool], reason: str) -> int:
         """Cut connections; what they held is back in the queues when this returns."""
@@ -123,6 +131,20 @@ class EmbeddedTransport:
     def ack_results(self, deliveries: Iterable[Delivery]) -> None:
         if self._results is not None and self._results.is_active:
             self._results.ack(*[delivery.tag for delivery in deliveries])
+
+    def fault(self) -> str | None:
+        for consumer in (self._results, self._reports):
+            if consumer is None or not consumer.is_active:
+                return "the message broker is closed"
+        return None
+
+    def depths(self) -> Mapping[str, tuple[int, int]]:
+        found = dict.fromkeys(("tasks", "results", "heartbeats", "groups"), (0, 0))
+        for name in self._broker.queue_names():
+            kind = "tasks" if task_queue_owner(name) is not None else name if name in found else "groups"
+            depth = self._broker.queue_depth(name)
+            found[kind] = (found[kind][0] + depth.ready, found[kind][1] + depth.unacked)
+        return found
 
     def close_logins(self, predicate: Callable[[Principal], bool], reason: str) -> int:
         return self._broker.close_connections(predicate, reason)

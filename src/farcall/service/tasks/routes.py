@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Final
 
@@ -36,10 +38,12 @@ from farcall.wire.errors import (
     Conflict,
     EndpointAccessForbidden,
     EndpointNotFound,
+    EndpointQueueFull,
     FunctionNotFound,
     FunctionNotPermitted,
     InvalidRequest,
     PayloadTooLarge,
+    RateLimited,
     TaskGroupNotFound,
     TaskNotFound,
 )
@@ -52,6 +56,7 @@ _STATUS_LIMIT_IDS: Final = 100_000
 _PAGE_TASKS: Final = 200
 _PAGE_CHARS: Final = 8 * 1024 * 1024
 
+_logger = logging.getLogger(__name__)
 router: Final = APIRouter()
 SHAPES: Final = (
     SubmitRequest,
@@ -83,6 +88,8 @@ _encoder: Final = msgspec.json.Encoder()
             FunctionNotPermitted,
             PayloadTooLarge,
             Conflict,
+            RateLimited,
+            EndpointQueueFull,
         ],
         tag="tasks",
         parameters=[
@@ -96,17 +103,16 @@ _encoder: Final = msgspec.json.Encoder()
     ),
 )
 async def submit(request: Request, endpoint_id: str) -> Response:
-    service, caller = service_of(request), await caller_of(request)
-    endpoint_id = canonical_uuid(endpoint_id, "the endpoint id in the path")
-    body = await request.body()
-    key = rules.idempotency_key(request.headers.get(IDEMPOTENCY_HEADER))
-    plan = _plan(service, caller, endpoint_id, decode_json(body, _submission), key)
-    if key is not None:
-        return json_response(await _submit(service, plan))
-    response = await service.replay.answer_once(
-        fingerprint(caller.id, endpoint_id, body), request.is_disconnected, lambda: _submit(service, plan)
-    )
-    return json_response(response)
+    begun, status = time.perf_counter(), 500
+    try:
+        response = await _answer_submission(request, endpoint_id)
+        status = response.status_code
+        return response
+    except ApiError as exc:
+        status = exc.http_status
+        raise
+    finally:
+        service_of(request).relay.measures.submit_took(time.perf_counter() - begun, status)
 
 
 @router.post(
@@ -203,6 +209,20 @@ async def cancel_task(request: Request, task_id: str) -> Response:
     return json_response(CancelAnswer(task_id=task_id, status=state.value))
 
 
+async def _answer_submission(request: Request, endpoint_id: str) -> Response:
+    service, caller = service_of(request), await caller_of(request)
+    endpoint_id = canonical_uuid(endpoint_id, "the endpoint id in the path")
+    body = await request.body()
+    key = rules.idempotency_key(request.headers.get(IDEMPOTENCY_HEADER))
+    plan = _plan(service, caller, endpoint_id, decode_json(body, _submission), key)
+    if key is not None:
+        return json_response(await _submit(service, plan))
+    response = await service.replay.answer_once(
+        fingerprint(caller.id, endpoint_id, body), request.is_disconnected, lambda: _submit(service, plan)
+    )
+    return json_response(response)
+
+
 def _plan(
     service: Service, caller: Identity, endpoint_id: str, request: SubmitRequest, key: str | None
 ) -> SubmissionPlan:
@@ -218,7 +238,7 @@ def _plan(
 
 async def _submit(service: Service, plan: SubmissionPlan) -> SubmitResponse:
     """Store a submission; the relay hears of it before the caller does."""
-    relay = service.relay
+    relay, queue_limit = service.relay, service.queue_limit
 
     def committed(submitted: Submitted) -> None:
         for function_id, code in (submitted.codes or {}).items():
@@ -226,9 +246,30 @@ async def _submit(service: Service, plan: SubmissionPlan) -> SubmitResponse:
         if submitted.queue_owner_id is not None:
             relay.ensure_group_queue(submitted.queue_owner_id, submitted.response.task_group_id)
         if submitted.headers is not None:
+            count = len(submitted.tasks)
+            relay.measures.accepted += count
+            queue_limit.submitted(submitted.endpoint_id, count)
             relay.submitted(submitted.endpoint_id, submitted.tasks, submitted.headers)
 
-    submitted = await service.db.write(store.submit, plan, relay.codes, service.clock(), then=committed)
+    await queue_limit.prepare(plan.endpoint_id)
+    try:
+        submitted = await service.db.write(
+            store.submit, plan, relay.codes, service.clock(), queue_limit.check, then=committed
+        )
+    except EndpointQueueFull:
+        relay.measures.queue_full += 1
+        raise
+    if _logger.isEnabledFor(logging.DEBUG):
+        _logger.debug(
+            "Tasks were accepted",
+            extra={
+                "event": "task.accepted",
+                "task_ids": [task.id for task in submitted.tasks],
+                "endpoint_id": plan.endpoint_id,
+                "task_group_id": submitted.response.task_group_id,
+                "identity_id": plan.caller.id,
+            },
+        )
     return submitted.response
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from farcall.service.db.tables import (
     idempotency_keys,
     submissions,
     task_groups,
+    task_is_open,
     task_payloads,
     task_results,
     tasks,
@@ -37,6 +38,7 @@ __all__ = [
     "TaskRow",
     "cancel_task",
     "count_by_state",
+    "count_open",
     "read_group",
     "read_results",
     "read_tasks",
@@ -94,11 +96,18 @@ class GroupTask:
     created_at: float
 
 
-def submit(conn: Connection, plan: SubmissionPlan, known_codes: Collection[str], now: float) -> Submitted:
+def submit(
+    conn: Connection,
+    plan: SubmissionPlan,
+    known_codes: Collection[str],
+    now: float,
+    admit: Callable[[str, int], None] | None = None,
+) -> Submitted:
     """Store a submission, or find the answer that was given to the same request before.
 
     Args:
         known_codes: functions whose code the relay has in memory.
+        admit: raises if the endpoint cannot take so many more tasks; not asked for a repetition.
 
     Raises:
         ApiError: see `rules.check_submission`, `rules.check_replay`. Nothing is written then.
@@ -116,6 +125,8 @@ def submit(conn: Connection, plan: SubmissionPlan, known_codes: Collection[str],
     found = find_functions(conn, plan.function_ids)
     group = _find_group(conn, plan.group_id)
     rules.check_submission(plan, find_endpoint(conn, plan.endpoint_id), found, group)
+    if admit is not None:
+        admit(plan.endpoint_id, len(plan.calls))
     first = next_numbers(conn, "tasks", len(plan.calls))
     stored = [
         StoredTask(
@@ -125,6 +136,7 @@ def submit(conn: Connection, plan: SubmissionPlan, known_codes: Collection[str],
             found[call.function_id].code_chars + len(call.payload),
             call.payload,
             first,
+            now,
         )
         for at, call in enumerate(plan.calls)
     ]
@@ -225,6 +237,12 @@ def count_by_state(conn: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
+def count_open(conn: Connection, endpoint_id: str) -> int:
+    """How many tasks of an endpoint have not ended."""
+    found: int = conn.execute(_COUNT_OPEN, {"endpoint": endpoint_id}).scalar_one()
+    return found
+
+
 def _find_group(conn: Connection, group_id: str) -> Group | None:
     row = _GROUP.first(conn, id=group_id)
     return None if row is None else Group(id=row.id, owner_id=row.owner_id, has_queue=bool(row.has_queue))
@@ -301,6 +319,7 @@ _GROUP = Prepared(
 _GROUP_TASKS = (
     select(tasks.c.id, tasks.c.created_at).where(tasks.c.group_id == bindparam("group")).order_by(tasks.c.seq)
 )
+_COUNT_OPEN = select(func.count()).select_from(tasks).where(tasks.c.endpoint_id == bindparam("endpoint"), task_is_open)
 _REF = select(tasks).where(tasks.c.id == bindparam("id"))
 _TASKS = PreparedIn(
     lambda ids: (
