@@ -1,4 +1,4 @@
-"""The operator's command, `farcall-service`: start, stop, status, version.
+"""The operator's command, `farcall-service`: start, stop, status, migrate, check, version.
 
 Composes the service with the user's token store. What is heavy (FastAPI, SQLAlchemy) is imported by `start` alone.
 """
@@ -14,6 +14,7 @@ import json
 import logging
 import logging.handlers
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.markup import escape
 
@@ -42,6 +44,7 @@ __all__ = ["main"]
 
 _logger = logging.getLogger("farcall.cli.service")  # by name: the background process runs this as __main__
 
+EX_USAGE = 64
 EX_UNAVAILABLE, EX_SOFTWARE, EX_CANTCREAT, EX_TEMPFAIL = 69, 70, 73, 75
 NOT_RUNNING = 3
 _STOP_S = 60.0
@@ -75,12 +78,35 @@ _data_dir_option = click.option(
 )
 
 
+def _without_password(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """The store's URL; on the command line, which everybody on the machine can read, without a password."""
+    from_environment = context.get_parameter_source(parameter.name or "") == ParameterSource.ENVIRONMENT
+    if value and not from_environment and _PASSWORD.search(value):
+        _fail(
+            "A password in --store can be read by everybody on this machine (`ps`). Leave it out there, and give it by "
+            "PGPASSFILE or PGPASSWORD, or give the whole URL as FARCALL_STORE.",
+            EX_USAGE,
+        )
+    return value or None
+
+
+_PASSWORD = re.compile(r"^\w+://[^/?@]*:[^/?]*@|[?&]password=", re.IGNORECASE)
+_store_option = click.option(
+    "--store",
+    envvar="FARCALL_STORE",
+    show_envvar=True,
+    callback=_without_password,
+    metavar="URL",
+    help="postgresql://USER@HOST/DATABASE, or sqlite:///FILE. [default: SQLite in the data directory]",
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="farcall-service")
 def main() -> None:
     """Run a Farcall service: it takes functions and tasks, keeps them safe, and hands results back.
 
-    One process, with its own database (SQLite) and message broker. Whoever starts it is its administrator, and is
+    One process, with its own message broker and database: SQLite, or a PostgreSQL server that `--store` names. Whoever starts it is its administrator, and is
     logged in to it at once.
 
     \b
@@ -103,11 +129,19 @@ def main() -> None:
     show_default=True,
     help="For the message broker; 0: any free.",
 )
+@_store_option
 @_data_dir_option
 @click.option("--log-level", type=click.Choice(_LOG_LEVELS), default="info", show_default=True)
 @click.option("--ready-fd", type=int, hidden=True, help="Where to report to, for --detach.")
 def start(
-    detach: bool, host: str, port: int, amqp_port: int, data_dir: Path, log_level: str, ready_fd: int | None
+    detach: bool,
+    host: str,
+    port: int,
+    amqp_port: int,
+    store: str | None,
+    data_dir: Path,
+    log_level: str,
+    ready_fd: int | None,
 ) -> None:
     """Start the service.
 
@@ -115,8 +149,9 @@ def start(
     Examples:
       farcall-service start --detach
       farcall-service start --port 0 --amqp-port 0 --data-dir /tmp/farcall
+      farcall-service start --store postgresql://farcall@db.example.org/farcall
     """
-    settings = ServiceSettings(data_dir=data_dir, host=host, port=port, amqp_port=amqp_port)
+    settings = ServiceSettings(data_dir=data_dir, host=host, port=port, amqp_port=amqp_port, database_url=store)
     _make_data_dir(data_dir)
     if detach:
         _start_detached(settings, log_level)
@@ -172,6 +207,55 @@ def status(data_dir: Path, as_json: bool) -> None:
 
 
 @main.command()
+@_store_option
+@_data_dir_option
+@click.option("--sql", "as_sql", is_flag=True, help="Print the statements instead, for somebody else to run.")
+def migrate(store: str | None, data_dir: Path, as_sql: bool) -> None:
+    """Bring the store's tables up to date with this release, while no service uses them.
+
+    `start` does so by itself; this is for sites where the service's role may not change tables.
+    """
+    from farcall.service.db.upkeep import shown_url, upgrade_sql, upgrade_store
+
+    url = ServiceSettings(data_dir=data_dir, database_url=store).store_url
+    with _reporting(None):
+        if as_sql:
+            click.echo(upgrade_sql(url), nl=False)
+            return
+        if store is None:
+            _make_data_dir(data_dir)
+            statefile.DataDirLock(data_dir).acquire()  # until this process ends
+        os.umask(0o077)
+        changed = upgrade_store(url)
+        _out.print(escape(f"{shown_url(url)} {'was brought' if changed else 'is'} up to date."))
+
+
+@main.command()
+@_store_option
+@_data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="For scripts; `ok` says whether a service can start.")
+def check(store: str | None, data_dir: Path, as_json: bool) -> None:
+    """Connect to what the service needs, and say what is wrong and what to do. Changes nothing.
+
+    Exit status 69 if a service could not work like this.
+    """
+    from farcall.service.db.upkeep import check_store
+
+    findings = check_store(ServiceSettings(data_dir=data_dir, database_url=store).store_url)
+    ok = all(finding.status != "failed" for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"ok": ok, "findings": [vars(finding) for finding in findings]}))
+    else:
+        for finding in findings:
+            colour = {"ok": "green", "warning": "yellow", "failed": "red"}[finding.status]
+            _out.print(f"[bold {colour}]{finding.status:7}[/]  {escape(finding.text)}")
+            if finding.remedy:
+                _out.print(f"         → {escape(finding.remedy)}")
+    if not ok:
+        raise SystemExit(EX_UNAVAILABLE)
+
+
+@main.command()
 def version() -> None:
     """Show the version."""
     click.echo(__version__)
@@ -197,6 +281,7 @@ class _Report:
 @contextlib.contextmanager
 def _reporting(fd: int | None) -> Iterator[_Report]:
     """Errors that an operator can do something about become a message and an exit status."""
+    from farcall.service.db.errors import StoreError
     from farcall.service.ports import CannotListen
 
     report = _Report(fd)
@@ -204,7 +289,7 @@ def _reporting(fd: int | None) -> Iterator[_Report]:
         yield report
     except FarcallError as exc:
         known: dict[type[FarcallError], int] = {CannotListen: EX_UNAVAILABLE, statefile.DataDirBusy: EX_CANTCREAT}
-        exit_status = known.get(type(exc), EX_SOFTWARE)
+        exit_status = EX_UNAVAILABLE if isinstance(exc, StoreError) else known.get(type(exc), EX_SOFTWARE)
         report.send({"ok": False, "message": str(exc), "exit": exit_status})
         _fail(str(exc), exit_status)
     except Exception as exc:
@@ -254,6 +339,8 @@ async def _serve(settings: ServiceSettings, report: _Report, is_foreground: bool
 
 
 def _state_of(settings: ServiceSettings, running: RunningService) -> ServiceState:
+    from farcall.service.db.upkeep import shown_url
+
     return ServiceState(
         pid=os.getpid(),
         process_start=statefile.process_start(os.getpid()),
@@ -264,6 +351,7 @@ def _state_of(settings: ServiceSettings, running: RunningService) -> ServiceStat
         started_at=time.time(),
         version=__version__,
         log=str(settings.data_dir / "service.log"),
+        store=shown_url(settings.store_url),
     )
 
 
@@ -298,6 +386,8 @@ def _start_detached(settings: ServiceSettings, log_level: str) -> None:
     command = [sys.executable, "-m", "farcall.cli.service", "start"]
     command += ["--host", settings.host, "--port", str(settings.port), "--amqp-port", str(settings.amqp_port)]
     command += ["--data-dir", str(settings.data_dir), "--log-level", log_level, "--ready-fd", str(write_fd)]
+    # Not as an argument: it may hold a password, and everybody can read arguments.
+    environment = {**os.environ, "FARCALL_STORE": settings.database_url or ""}
     with open(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
         child = subprocess.Popen(
             command,
@@ -307,6 +397,7 @@ def _start_detached(settings: ServiceSettings, log_level: str) -> None:
             start_new_session=True,
             pass_fds=[write_fd],
             cwd="/",
+            env=environment,
         )
     os.close(write_fd)
     with os.fdopen(read_fd) as pipe:
@@ -349,6 +440,7 @@ def _print_banner(data_dir: Path, state: ServiceState, administrator: str, how_t
             ("REST", f"{state.url} (described at {state.url}/docs)"),
             ("Broker", f"amqp://{host}:{state.amqp_port}"),
             ("Data", str(data_dir)),
+            ("Store", state.store),
             ("Log", state.log),
             ("Process", str(state.pid)),
             ("Administrator", f"{administrator} (logged in: SDK and endpoints of this user just work)"),
@@ -375,6 +467,7 @@ def _status_lines(data_dir: Path, state: ServiceState, inside: dict[str, Any]) -
         ("REST", state.url),
         ("Broker port", str(state.amqp_port)),
         ("Data", str(data_dir)),
+        ("Store", state.store),
         ("Log", state.log),
     ]
     if "error" in inside:

@@ -164,10 +164,10 @@ class EndpointProcess:
 class ProcessSystem:
     """A service and its endpoints under one directory; `close()` stops what runs."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, env: Mapping[str, str] | None = None) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.root = root
-        self.commands = _Commands(root)
+        self.commands = _Commands(root, env)
         self.service = ServiceProcess(self.commands)
         self.endpoints: list[EndpointProcess] = []
 
@@ -195,9 +195,13 @@ class ProcessSystem:
 
 
 @contextmanager
-def process_system(root: Path) -> Iterator[ProcessSystem]:
-    """A running service under `root`, and this process's environment pointed at it; all stopped at the end."""
-    system = ProcessSystem(root)
+def process_system(root: Path, env: Mapping[str, str] | None = None) -> Iterator[ProcessSystem]:
+    """A running service under `root`, and this process's environment pointed at it; all stopped at the end.
+
+    Args:
+        env: more environment variables for its commands, such as FARCALL_STORE.
+    """
+    system = ProcessSystem(root, env)
     before = {k: v for k, v in os.environ.items() if k.startswith("FARCALL_")}
     system.service.start()
     os.environ.update(system.client_env())
