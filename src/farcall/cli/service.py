@@ -106,8 +106,8 @@ _store_option = click.option(
 def main() -> None:
     """Run a Farcall service: it takes functions and tasks, keeps them safe, and hands results back.
 
-    One process, with its own message broker and database: SQLite, or a PostgreSQL server that `--store` names. Whoever starts it is its administrator, and is
-    logged in to it at once.
+    One process, with its own message broker, and a database: SQLite, or the PostgreSQL that `--store` names. Whoever
+    starts it is its administrator, and is logged in to it at once.
 
     \b
     Examples:

@@ -133,9 +133,7 @@ def hold_database(connection: Connection, old_backend: int | None = None, *, wai
             raise StoreReadOnly
         if not driver.execute(f"SELECT pg_try_advisory_lock({_KEY})").fetchone()[0]:
             if old_backend is not None:
-                driver.execute(
-                    f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE {_HELD} AND pid = %s", [old_backend]
-                )
+                driver.execute(_END_HOLDER, [old_backend])
             if not wait:
                 driver.rollback()
                 raise StoreBusy(_holder(driver))

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, insert, text
 
 from farcall.service.db import sessions
 from farcall.service.db.engine import make_engine
-from farcall.service.db.errors import StoreBusy, StoreError, StoreUnreachable
+from farcall.service.db.errors import StoreBusy, StoreError, StoreReadOnly, StoreUnreachable
 from farcall.service.db.migrations import HEAD, SchemaTooNew, migrate, migration_sql, revision_of
 from farcall.service.db.tables import settings
 from farcall.wire.errors import FarcallError
@@ -133,6 +133,8 @@ def _check_server(connection: Connection) -> Iterator[Finding]:
         sessions.postgres().hold_database(connection, wait=False)
     except StoreBusy as exc:
         yield Finding(what="writer", status="ok", text=f"A service uses it ({exc.holder}).")
+    except StoreReadOnly:
+        pass  # told above
 
 
 def _check_schema(connection: Connection) -> Iterator[Finding]:
