@@ -10,7 +10,6 @@ import os
 import secrets
 import select
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -80,17 +79,14 @@ class PostgresServer:
     def kill(self) -> None:
         """SIGKILL of the postmaster; returns when its children have noticed, too."""
         postmaster = psutil.Process(int((self.home / "data" / "postmaster.pid").read_text().split()[0]))
-        family = [postmaster, *postmaster.children()]
-        ends = []
-        for each in family:
-            try:
-                ends.append(os.pidfd_open(each.pid))
-            except ProcessLookupError:
-                continue
-        postmaster.send_signal(signal.SIGKILL)
+        postmaster.suspend()  # so that it makes no more children
+        ends = [os.pidfd_open(each.pid) for each in (postmaster, *postmaster.children())]
+        postmaster.kill()
         for end in ends:
             assert select.select([end], [], [], 30)[0], "PostgreSQL outlives its postmaster"
             os.close(end)
+        # Where nobody reaps the dead, their numbers stay taken, and the file would keep the next one from starting.
+        (self.home / "data" / "postmaster.pid").unlink(missing_ok=True)
 
     def database(self) -> str:
         """The URL, with password, of a new empty database."""
@@ -118,7 +114,9 @@ class PostgresServer:
             command = [*self._as_user, str(self._binaries / program), *args]
             done = subprocess.run(command, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output)
             output.seek(0)
-            assert done.returncode == 0, (program, output.read().decode(errors="replace"))
+            log = self.home / "log"
+            said = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+            assert done.returncode == 0, (program, output.read().decode(errors="replace"), said)
 
 
 @contextmanager

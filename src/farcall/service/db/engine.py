@@ -132,14 +132,15 @@ class Database:
         try:
             connection = sessions.connect_reader(self._engine)
         except Exception as exc:
-            raise sessions.no_answer() from exc
+            _logger.debug("No session for reading", extra={"event": "db.no_reader", "reason": sessions.reason_of(exc)})
+            raise sessions.no_answer() from None
         try:
             answer = _in_transaction(connection, run, args)
-        except Exception as exc:
+        except Exception:
             is_lost = sessions.is_lost(connection)
             sessions.let_go(connection)
             if is_lost:
-                raise sessions.no_answer() from exc
+                raise sessions.no_answer() from None
             raise
         self._local.connection = connection
         self._connections.append(connection)

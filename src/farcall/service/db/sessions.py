@@ -79,7 +79,7 @@ class WriterSession:
                 self._connection = self._open()
             except Exception as exc:
                 self._went_away(exc)
-                raise no_answer() from exc
+                raise no_answer() from None  # the reason is in the log, once
             if self._is_away:
                 self._is_away = False
                 _logger.warning("The database answers again", extra={"event": "db.back"})
