@@ -69,7 +69,7 @@ class PostgresServer:
     def start(self) -> None:
         """Returns when it accepts connections."""
         options = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
-        options += f" -p {self.port} -c unix_socket_directories={self.home}"
+        options += f" -p {self.port} -c unix_socket_directories="
         self._run("pg_ctl", "-D", self._data, "-l", str(self.home / "log"), "-w", "-t", "60", "-o", options, "start")
 
     def stop(self, mode: str = "immediate") -> None:
