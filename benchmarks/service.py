@@ -89,7 +89,9 @@ class Clients:
         self._publisher = self._results.publisher(kwargs["exchange"], "results")
         self._kwargs = kwargs
         self._tasks = AmqpConnection(url, name="tasks")
-        self._sdk = AmqpConnection(rest.raw("/v2/get_amqp_result_connection_url", b"", "GET")["connection_url"], name="sdk")
+        self._sdk = AmqpConnection(
+            rest.raw("/v2/get_amqp_result_connection_url", b"", "GET")["connection_url"], name="sdk"
+        )
         self._connections = [self._results, self._tasks, self._sdk]
         for connection in self._connections:
             connection.start()
@@ -102,11 +104,11 @@ class Clients:
         for delivery in deliveries:
             task_id = delivery.headers["task_uuid"]
             body = (
-                '\x01{"message_type":"result","data":{"task_id":"%s","data":"00\\ngASVBQAAAAAAAABLB4WULg==\\n","details":'
+                '\x01{"message_type":"result","data":{"task_id":"TASK","data":"00\\ngASVBQAAAAAAAABLB4WULg==\\n","details":'
                 '{"os":"Linux-6.1","dill_version":"0.3.9","python_version":"3.11.7","hostname":"vm","pid":12},'
                 '"error_details":null,"task_statuses":[{"timestamp":1700000000000000000,"state":"execution-start",'
-                '"actor":"worker"},{"timestamp":1700000000000000001,"state":"execution-end","actor":"worker"}]}}' % task_id
-            )
+                '"actor":"worker"},{"timestamp":1700000000000000001,"state":"execution-end","actor":"worker"}]}}'
+            ).replace("TASK", task_id)
             self._publisher.publish(body.encode(), self._kwargs, lambda ok: None)
         self._worker.ack(deliveries)
 

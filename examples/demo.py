@@ -217,6 +217,9 @@ def main() -> None:
         ("Endpoint log", demo.config_dir / ENDPOINT / "endpoint.log"),
     ):
         console.print(f"{what:13} {where}", soft_wrap=True)
+    console.print("To use them from here:")
+    console.print(f"  export FARCALL_SERVICE_URL={url} FARCALL_USER_DIR={demo.env['FARCALL_USER_DIR']}", soft_wrap=True)
+    console.print(f"  .venv/bin/farcall run {ENDPOINT} 'hostname; date'")
     console.print("Service and endpoint go on running. Stop both with:  make demo-stop")
     if failed:
         raise SystemExit(1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import socket
 import threading
 from pathlib import Path
@@ -15,6 +16,7 @@ from farcall.sdk import Client
 from farcall.wire.errors import (
     ApiError,
     EndpointNotFound,
+    NotAService,
     PayloadTooLarge,
     RateLimited,
     ServiceUnavailable,
@@ -141,11 +143,28 @@ def test_errors_arrive_as_their_own_class(client, scripted_service) -> None:
 
 def test_a_stranger_at_the_address_is_recognised(client, scripted_service) -> None:
     scripted_service.answers((200, {"content-type": "text/html"}, b"<html>hello</html>"))
-    with pytest.raises(ApiError, match="not a Farcall service"):
+    with pytest.raises(NotAService, match=r"not a Farcall service \(HTTP 200, text/html\)"):
         client.version()
     scripted_service.answers((404, {"content-type": "text/html"}, b"<html>no</html>"))
-    with pytest.raises(ApiError, match="Not Found"):
+    with pytest.raises(NotAService, match=r"not a Farcall service \(HTTP 404, text/html\).*`farcall login URL`"):
         client.version()
+    scripted_service.answers((404, {"content-type": "application/json"}, {"detail": "Not Found"}))
+    with pytest.raises(NotAService, match=r"HTTP 404, application/json"):
+        client.version()
+    scripted_service.answers((403, {}, b""))
+    with pytest.raises(NotAService, match=r"HTTP 403, no content type"):
+        client.version()
+
+
+@pytest.mark.parametrize("status", [413, 500])
+def test_a_proxys_own_words_do_not_make_a_stranger_of_the_service_behind_it(
+    client, scripted_service, status: int
+) -> None:
+    scripted_service.answers((status, {"content-type": "text/html"}, b"<html>nginx</html>"))
+    with pytest.raises(ApiError) as caught:
+        client.version()
+    assert not isinstance(caught.value, NotAService)
+    assert caught.value.http_status == status
 
 
 @pytest.mark.parametrize("document", [[], {}, {"tasks": {}}, "text", None, 3])
@@ -158,7 +177,7 @@ def test_an_answer_of_another_shape_is_an_error_and_not_a_crash(client, scripted
         client.result_connection,
         lambda: client.batch_status([TASK]),
     ):
-        with pytest.raises(ApiError, match="not what the interface promises"):
+        with pytest.raises(NotAService, match=re.escape(scripted_service.url)):
             call()
 
 
@@ -183,7 +202,7 @@ def test_a_refused_token_is_looked_up_once_more(scripted_service, store) -> None
         if request.headers.get("authorization") == "Bearer new":
             return 200, {}, {"identity_id": "x", "username": "u"}
         store.put(scripted_service.url, _stored("new"))
-        return 401, {}, {}
+        return 401, {}, {"code": "UNAUTHENTICATED"}
 
     scripted_service.script = log_in_meanwhile
     with ApiClient(scripted_service.url, store=store, retry=QUICK) as client:
@@ -193,7 +212,7 @@ def test_a_refused_token_is_looked_up_once_more(scripted_service, store) -> None
 
 def test_a_token_that_stays_refused_is_not_tried_for_ever(scripted_service, store) -> None:
     store.put(scripted_service.url, _stored("old"))
-    scripted_service.answers((401, {}, {"message": "unknown token"}))
+    scripted_service.answers((401, {}, {"code": "UNAUTHENTICATED", "message": "unknown token"}))
     with (
         ApiClient(scripted_service.url, store=store, retry=QUICK) as client,
         pytest.raises(Unauthenticated, match=r"tokens\.json \(unknown token\)"),

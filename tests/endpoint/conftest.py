@@ -148,12 +148,14 @@ class FakeService:
         key = f"{request.method} {request.url.path}"
         if key in self.answers:
             status, document = self.answers[key]
-            return httpx.Response(status, json=document)
+            return httpx.Response(
+                status, **({"content": document} if isinstance(document, bytes) else {"json": document})
+            )
         if request.url.path == "/v2/version":
             return httpx.Response(200, json={"api": "1.0.0", "min_sdk_version": "0.1.0", "min_ep_version": "0.1.0"})
         if request.method in ("POST", "PUT") and request.url.path.startswith("/v3/endpoints"):
             return httpx.Response(200, json=self.registration())
-        return httpx.Response(404, json={"message": f"no answer prepared for {key}"})
+        return httpx.Response(404, json={"code": "NOT_FOUND", "message": f"no answer prepared for {key}"})
 
     def registration(self) -> dict[str, Any]:
         url = f"amqp://endpoint.{self.endpoint_id}.1:secret@memory:5672/%2F"

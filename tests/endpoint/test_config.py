@@ -13,7 +13,15 @@ from farcall.endpoint.config import ConfigInvalid, LoadedConfig, load_config, pa
 BAD = {
     "unknown key": (
         "debug: true\ndisplay_nme: x\n",
-        ["line 2", "display_nme", "did you mean 'display_name'", "engine"],
+        ["line 2", "display_nme", "did you mean 'display_name'"],
+    ),
+    "unknown key like no other": (
+        "debug: true\nwhatever: x\n",
+        ["line 2", "unknown key 'whatever'. Allowed here: \n", "\n      admins, ", "display_name", "engine"],
+    ),
+    "an engine like no other": (
+        "engine:\n  type: NoEngine\n",
+        ["line 2", "'NoEngine' is not known. Allowed: GlobusComputeEngine, ", "ThreadPoolEngine"],
     ),
     "unknown engine key": (
         "engine:\n  type: ThreadPoolEngine\n  max_worker: 2\n",
@@ -85,6 +93,19 @@ def test_a_wrong_file_is_refused_naming_line_key_and_what_is_allowed(text: str, 
     assert "/home/me/config.yaml" in message
     for part in parts:
         assert part in message
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_no_line_of_a_refusal_is_too_long_for_a_terminal(name: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        parse_config(BAD[name][0])
+    assert max(map(len, str(caught.value).splitlines())) <= 200
+
+
+def test_many_allowed_keys_are_not_listed_where_one_is_meant() -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        parse_config("debug: true\ndisplay_nme: x\n")
+    assert caught.value.problems == ("line 2: display_nme: unknown key 'display_nme'; did you mean 'display_name'?",)
 
 
 def test_several_mistakes_are_shown_together_in_the_order_of_the_file() -> None:

@@ -270,7 +270,7 @@ class World(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Left alone, everything that was accepted ends."""
         for _ in range(400):
-            if not (self.queue or self.core.load.queued or self.engine or self.publishing or len(self.unacked)):
+            if self.core.load.is_idle and not self.queue and not self.unacked:
                 break
             self.deliver(number=4, capacity=3, crash=None)
             for task_id in list(self.engine):

@@ -424,6 +424,20 @@ def test_an_id_that_the_service_does_not_know_is_not_replaced_silently(place: Pl
     assert str(place.directory.registration_path) in running.watcher.wait("failed")
 
 
+def test_a_stranger_at_the_services_address_is_no_reason_to_give_up_the_id(place: Place) -> None:
+    place.directory.registration_path.write_text(
+        json.dumps({"endpoint_id": ENDPOINT, "service_url": "http://service.test:5000"})
+    )
+    for path in ("GET /v2/version", f"PUT /v3/endpoints/{ENDPOINT}"):
+        place.service.answers[path] = (404, b"<html>File not found</html>")
+        running = place.start()
+        assert running.wait_end() == 69
+        text = running.watcher.wait("failed")
+        assert "not a Farcall service (HTTP 404" in text
+        assert "endpoint.json" not in text
+        del place.service.answers[path]
+
+
 def test_an_id_copied_from_another_system_is_replaced(place: Place) -> None:
     foreign = "aaaaaaaa-0000-4000-8000-00000000000a"
     place.directory.registration_path.write_text(json.dumps({"endpoint_id": foreign}))

@@ -219,7 +219,7 @@ def test_logout_revokes_the_token_and_forgets_it(client, service, monkeypatch, t
     store = TokenStore()
     for refused in (False, True):
         store.put(client.api.url, StoredToken(access_token="t", identity_id="i", username="u"))
-        answer = (401, {"message": "unknown token"}) if refused else (200, {})
+        answer = (401, {"code": "UNAUTHENTICATED", "message": "unknown token"}) if refused else (200, {})
         service.before = lambda request, document, answer=answer: answer
         client.logout()
         assert store.get(client.api.url) is None

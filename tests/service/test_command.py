@@ -144,6 +144,57 @@ def test_a_port_that_is_taken_is_named_with_its_holder_and_the_way_out(
     assert not (running.root / "other" / "service.json").exists()
 
 
+def test_after_a_failed_start_in_the_background_the_data_directory_is_free(running: Commands) -> None:
+    other = running.root / "failed"
+    args = ["--port", "0", "--amqp-port", str(running.state()["amqp_port"]), "--data-dir", str(other)]
+    running.run("start", "--detach", *args, status=69)
+    lock = statefile.DataDirLock(other)
+    lock.acquire()
+    lock.release()
+
+
+@pytest.mark.parametrize("detach", [[], ["--detach"]])
+def test_an_address_of_another_machine_is_told_with_the_option_for_addresses(
+    commands: Commands, detach: list[str]
+) -> None:
+    args = ["--port", "0", "--amqp-port", "0"]
+    message = commands.run("start", *detach, "--host", "203.0.113.9", *args, status=69)
+    assert "203.0.113.9" in message
+    assert "not an address of this machine" in message
+    assert "--host" in message
+    assert "--port" not in message
+
+
+def test_ctrl_c_while_it_starts_in_the_background_leaves_no_service(commands: Commands) -> None:
+    tokens = commands.root / "user" / "tokens.json"
+    tokens.parent.mkdir()
+    os.mkfifo(tokens)
+    command = [sys.executable, "-m", "farcall.cli.service", "start", "--detach", "--port", "0", "--amqp-port", "0"]
+    with subprocess.Popen(command, env=commands.env, stderr=subprocess.PIPE, text=True) as launcher:
+        held = os.open(tokens, os.O_WRONLY)  # returns when the new service reads its user's tokens
+        tokens.unlink()
+        launcher.send_signal(signal.SIGINT)
+        os.close(held)
+        assert launcher.stderr is not None
+        message = launcher.stderr.read()
+        assert launcher.wait(30) == 130
+    assert "Interrupted; the service was stopped again" in message
+    assert "No service runs" in commands.run("stop")
+
+
+def test_a_service_where_clients_do_not_look_says_how_they_find_it(commands: Commands) -> None:
+    banner = commands.start()
+    url = commands.state()["url"]
+    assert "just work" not in banner
+    assert f"export FARCALL_SERVICE_URL={url}" in banner.replace("\n  ", "\n").splitlines()
+    assert f"farcall login {url}" in banner
+    commands.stop()
+    commands.env["FARCALL_SERVICE_URL"] = url.replace("localhost", "127.0.0.1")
+    banner = commands.run("start", "--detach", "--port", url.rpartition(":")[2], "--amqp-port", "0")
+    assert "just work" in banner
+    assert "export" not in banner
+
+
 def test_what_a_killed_service_left_behind_does_not_hinder_the_next(commands: Commands) -> None:
     commands.start()
     state = commands.state()

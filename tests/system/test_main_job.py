@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import uuid
@@ -108,8 +109,6 @@ def test_results_of_a_client_that_went_away_are_there_for_the_next(
 
 
 def test_the_program_of_the_deck_runs(shared_system: ProcessSystem, endpoint: EndpointProcess) -> None:
-    import os
-
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / "jittery_multiply.py"), "1", "2", "6.283"],
         env={**os.environ, "FARCALL_ENDPOINT_ID": endpoint.id},
@@ -121,3 +120,39 @@ def test_the_program_of_the_deck_runs(shared_system: ProcessSystem, endpoint: En
     values = sorted(float(line) for line in done.stdout.split())
     for value, exact in zip(values, (0.0, 2.0, 12.566), strict=True):
         assert abs(value - exact) <= 1.0
+
+
+def test_two_processes_that_wait_for_the_same_tasks_both_get_all_results(
+    shared_system: ProcessSystem, endpoint: EndpointProcess, tmp_path: Path
+) -> None:
+    other = tmp_path / "other_reader.py"
+    other.write_text(
+        "import sys\n"
+        "from farcall import Executor\n"
+        "ex = Executor(endpoint_id=sys.argv[1], task_group_id=sys.argv[2])\n"
+        "futures = ex.reload_tasks()\n"
+        "print('waiting', len(futures), flush=True)\n"
+        "print(sum(f.result(60) for f in futures), flush=True)\n"
+    )
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+
+    @by_value
+    def wait_at(gate: str, n: int) -> int:
+        with open(gate) as fifo:
+            fifo.read()
+        return n
+
+    with Executor(endpoint_id=endpoint.id, task_group_id=str(uuid.uuid4())) as ex:
+        first = ex.submit(echo, 0)
+        futures = [ex.submit(wait_at, str(gate), 1), *(ex.submit(echo, n) for n in range(2, 10))]
+        assert first.result(60) == 0
+        second = subprocess.Popen(
+            [sys.executable, str(other), endpoint.id, str(ex.task_group_id)], stdout=subprocess.PIPE, text=True
+        )
+        assert second.stdout is not None
+        assert second.stdout.readline() == "waiting 10\n"
+        gate.write_text("open\n")  # a writer opens the gate for the one worker that reads it
+        assert [f.result(60) for f in futures] == list(range(1, 10))
+        assert second.stdout.readline() == f"{sum(range(10))}\n"
+        assert second.wait(60) == 0

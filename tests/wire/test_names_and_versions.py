@@ -4,14 +4,27 @@ from farcall.wire.names import endpoint_name_fault
 from farcall.wire.versions import is_at_least, python_minor
 
 
-@pytest.mark.parametrize("name", ["default", "my-first-endpoint", "ä", "a" * 128, "uep.1.2"])
+@pytest.mark.parametrize("name", ["default", "my-first-endpoint", "ä", "a" * 128, "uep.1.2", "a-"])
 def test_ordinary_names_are_accepted(name: str) -> None:
     assert endpoint_name_fault(name) is None
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".hidden", "a b", "a/b", "a\\b", "it's", 'a"b', "a\nb", "a" * 129, "11111111-2222-4333-8444-555555555555"],
+    [
+        "",
+        ".hidden",
+        "-x",
+        "--help",
+        "a b",
+        "a/b",
+        "a\\b",
+        "it's",
+        'a"b',
+        "a\nb",
+        "a" * 129,
+        "11111111-2222-4333-8444-555555555555",
+    ],
 )
 def test_names_that_cannot_be_a_directory_or_look_like_an_id_are_refused(name: str) -> None:
     assert endpoint_name_fault(name)

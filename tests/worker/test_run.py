@@ -342,3 +342,39 @@ def test_a_coroutine_that_is_not_awaited_leaves_no_warning(run: Run, recwarn: py
     run(make_coroutine)
     assert not [w for w in recwarn if "never awaited" in str(w.message)]
     assert asyncio.iscoroutinefunction(make_coroutine)
+
+
+def uses_a_name_of_its_module() -> int:
+    return add(1)
+
+
+def uses_a_variable_too_early() -> int:
+    x += 1  # type: ignore[name-defined]  # noqa: F821, F841
+    return x
+
+
+def test_a_name_that_did_not_travel_is_explained(run: Run, in_main: Callable[[str, str], Any]) -> None:
+    as_source = {"serializer": ComputeSerializer(strategy_code=PureSourceTextInspect())}
+    result = run(uses_a_name_of_its_module, options=as_source)
+    assert "NameError: name 'add' is not defined" in result.data
+    assert result.data.count("'add' is not known inside the function on the worker") == 1
+    error = load_exception(result.details, result.data)
+    assert (type(error), str(error)) == (NameError, "name 'add' is not defined")
+    if sys.version_info >= (3, 11):
+        assert "Import or define it inside the function" in "".join(error.__notes__)
+    of_script = run(in_main("def asks(): return not_there", "asks"))
+    assert "'not_there' is not known inside the function" in of_script.data
+
+
+def test_other_errors_of_names_get_no_such_advice(run: Run) -> None:
+    def fails_in_an_installed_module() -> None:
+        import textwrap
+        from types import FunctionType
+
+        FunctionType(compile("nowhere", "x", "eval"), vars(textwrap))()
+
+    for function in (uses_a_variable_too_early, fails_in_an_installed_module):
+        result = run(function)
+        assert "Error: " in result.data
+        assert "on the worker" not in result.data
+    assert "on the worker" not in run(fail_with, NameError("made by hand")).data

@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from farcall import __version__
+from farcall.client.settings import canonical_url, service_url
 from farcall.client.tokens import StoredToken, TokenStore
 from farcall.service import statefile
 from farcall.service.settings import ServiceSettings
@@ -46,6 +47,7 @@ _logger = logging.getLogger("farcall.cli.service")  # by name: the background pr
 
 EX_USAGE = 64
 EX_UNAVAILABLE, EX_SOFTWARE, EX_CANTCREAT, EX_TEMPFAIL = 69, 70, 73, 75
+EX_INTERRUPTED = 130
 NOT_RUNNING = 3
 _STOP_S = 60.0
 _STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -400,17 +402,29 @@ def _start_detached(settings: ServiceSettings, log_level: str) -> None:
             env=environment,
         )
     os.close(write_fd)
-    with os.fdopen(read_fd) as pipe:
-        line = pipe.readline()
-    if not line:
-        _fail(f"The service ended before it answered (status {child.wait()}); see {log}.", EX_SOFTWARE)
-    answer = json.loads(line)
+    answer = _answer_of(child, read_fd)
+    if not answer:
+        _fail(f"The service ended before it answered (status {child.returncode}); see {log}.", EX_SOFTWARE)
     if not answer["ok"]:
         _fail(answer["message"], answer["exit"])
     child.returncode = 0  # it lives on, and is not ours to wait for
     _print_banner(
         settings.data_dir, ServiceState(**answer["state"]), answer["administrator"], _stop_command(settings.data_dir)
     )
+
+
+def _answer_of(child: subprocess.Popen[bytes], read_fd: int) -> dict[str, Any]:
+    """What the started process reports; {} if it ended without. Unless all is well, it has ended when this returns."""
+    try:
+        with os.fdopen(read_fd) as pipe:
+            answer: dict[str, Any] = json.loads(pipe.readline() or "{}")
+        if not answer.get("ok"):
+            child.wait()  # the data directory is locked until then
+        return answer
+    except KeyboardInterrupt:
+        child.terminate()
+        child.wait()
+        _fail("Interrupted; the service was stopped again.", EX_INTERRUPTED)
 
 
 def _stop_command(data_dir: Path) -> str:
@@ -434,6 +448,8 @@ def _make_data_dir(data_dir: Path) -> None:
 
 def _print_banner(data_dir: Path, state: ServiceState, administrator: str, how_to_stop: str) -> None:
     host = "localhost" if state.url.startswith("http://localhost:") else state.host
+    elsewhere = _clients_look_elsewhere(state.url)
+    logged_in = "logged in" if elsewhere else "logged in: SDK and endpoints of this user just work"
     _out.print(f"[bold green]Farcall service {state.version} is running.[/]")
     _print_lines(
         [
@@ -443,15 +459,29 @@ def _print_banner(data_dir: Path, state: ServiceState, administrator: str, how_t
             ("Store", state.store),
             ("Log", state.log),
             ("Process", str(state.pid)),
-            ("Administrator", f"{administrator} (logged in: SDK and endpoints of this user just work)"),
+            ("Administrator", f"{administrator} ({logged_in})"),
             ("Stop with", how_to_stop),
         ]
     )
+    if elsewhere:
+        _out.print(f"SDK and endpoints of this user look at {escape(elsewhere)}. Have them use this service, in one")
+        _out.print("terminal by the first line, or from now on by the second:")
+        _out.print(f"  export FARCALL_SERVICE_URL={escape(state.url)}")
+        _out.print(f"  farcall login {escape(state.url)}")
     if not _is_loopback(state.host):
         _out.print(
             f"[yellow]Warning:[/] it listens on {state.host} without TLS, so tokens and data cross the network in "
             "clear text. Put a TLS proxy in front, or keep to a network that you trust."
         )
+
+
+def _clients_look_elsewhere(url: str) -> str | None:
+    """Where clients of this user look for a service if nobody tells them, unless that is `url`."""
+    try:
+        theirs = service_url()
+        return None if canonical_url(theirs) == canonical_url(url) else theirs
+    except (OSError, ValueError):
+        return "another service"
 
 
 def _print_lines(lines: list[tuple[str, str]]) -> None:

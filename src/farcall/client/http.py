@@ -23,12 +23,22 @@ from farcall import __version__
 from farcall.client.retry import Failure, FailureKind, RetryIn, RetryPolicy, decide, retry_after_s_from_header
 from farcall.client.settings import is_loopback_url
 from farcall.client.tokens import TokenStore
-from farcall.wire.errors import ApiError, FarcallError, ServiceUnreachable, Unauthenticated, error_from_document
+from farcall.wire.errors import (
+    ApiError,
+    FarcallError,
+    NotAService,
+    ServiceUnreachable,
+    Unauthenticated,
+    error_from_document,
+)
 
 __all__ = ["HttpSession"]
 
 _KEEP_ALIVE_S = 30.0
 _CONNECT_TIMEOUT_S = 10.0
+
+_OF_GATEWAYS = frozenset({413, 429, 500, 502, 503, 504})
+"""What a proxy before a service says in words of its own: that tells nothing about who stands behind it."""
 
 # A failure of these kinds happens before the first byte of the request leaves.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
@@ -101,7 +111,8 @@ class HttpSession:
 
         Raises:
             ServiceUnreachable: nobody answered in time.
-            ApiError: the service answered with an error, or what answered is no Farcall service.
+            ApiError: the service answered with an error.
+            NotAService: what answered is no Farcall service.
         """
         body = None if document is None else json.dumps(document, separators=(",", ":")).encode()
         policy = retry or self.retry
@@ -154,31 +165,29 @@ class HttpSession:
             error.__cause__ = exc
             return Failure(kind=kind), error, None
         self._has_met = True
-        return self._judge(method, path, response, content)
+        return self._judge(response, content)
 
-    def _judge(
-        self, method: str, path: str, response: httpx.Response, content: bytes
-    ) -> tuple[Failure | None, FarcallError | None, Any]:
+    def _judge(self, response: httpx.Response, content: bytes) -> tuple[Failure | None, FarcallError | None, Any]:
         status = response.status_code
         try:
             document = json.loads(content)
         except ValueError:
+            if status not in _OF_GATEWAYS:
+                raise self._stranger(response) from None
             document = None
-            if status < 400:
-                raise ApiError(
-                    f"What answers {method} {path} at {self.url} is not a Farcall service "
-                    f"(HTTP {status}, {response.headers.get('content-type', 'no content type')}). Check the address.",
-                    None,
-                    status,
-                    "UNEXPECTED_ANSWER",
-                ) from None
         if status < 300:
             return None, None, document
+        if status not in _OF_GATEWAYS and not _is_error_of_ours(document):
+            raise self._stranger(response)
         retry_after_s = retry_after_s_from_header(response.headers.get("retry-after"))
         error: ApiError = error_from_document(status, document, response.reason_phrase)
         if status == 401:
             error = self._unauthenticated(error)
         return Failure(kind=FailureKind.STATUS, status=status, retry_after_s=retry_after_s), error, None
+
+    def _stranger(self, response: httpx.Response) -> NotAService:
+        kind = response.headers.get("content-type", "no content type")
+        return NotAService.at(self.url, f"HTTP {response.status_code}, {kind}", response.status_code)
 
     def _headers(self, has_body: bool, extra: Mapping[str, str] | None) -> dict[str, str]:
         headers = {
@@ -232,6 +241,10 @@ class HttpSession:
             f"The service at {self.url} does not accept the token {origin} ({answer.message.rstrip('.')}). {how}",
             answer.detail,
         )
+
+
+def _is_error_of_ours(document: object) -> bool:
+    return isinstance(document, dict) and isinstance(document.get("code"), str)
 
 
 def _checked_token(token: str | None) -> str | None:

@@ -1,8 +1,9 @@
 """The REST interface of a service as methods: what the SDK, the endpoint agent and the commands call.
 
 Knows paths and shapes (`wire.rest`); `http` sends, repeats and raises. Every method raises `ServiceUnreachable`
-if nobody answers and the `ApiError` that the service answered with otherwise, and `ValueError` for an id that is
-no UUID. Documents that only pass through (tasks, endpoints) are returned as decoded JSON. Source: wire protocol, REST.
+if nobody answers, `NotAService` if somebody else does, the `ApiError` that the service answered with otherwise, and
+`ValueError` for an id that is no UUID. Documents that only pass through (tasks, endpoints) are returned as decoded
+JSON. Source: wire protocol, REST.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from farcall.client.http import HttpSession
 from farcall.client.retry import RetryPolicy
 from farcall.client.settings import canonical_url, service_url
 from farcall.client.tokens import TokenStore
-from farcall.wire.errors import ApiError
+from farcall.wire.errors import NotAService
 from farcall.wire.rest import (
     IDEMPOTENCY_HEADER,
     EndpointRegistration,
@@ -95,11 +96,11 @@ class ApiClient:
 
     def version(self) -> dict[str, Any]:
         """`api`, `min_sdk_version`, `min_ep_version` and what else the service tells."""
-        return _object(self._get("/v2/version?service=all"))
+        return _object(self.url, self._get("/v2/version?service=all"))
 
     def whoami(self) -> dict[str, Any]:
         """The caller's identity: at least `identity_id` and `username`. Ours."""
-        return _object(self._get("/v3/whoami"))
+        return _object(self.url, self._get("/v3/whoami"))
 
     def logout(self) -> None:
         """Have the service revoke the token of this client. Ours."""
@@ -108,7 +109,7 @@ class ApiClient:
     def result_connection(self, *, retry: RetryPolicy | None = None) -> ResultConnection:
         """A fresh credential to read the caller's result queues with."""
         path = "/v2/get_amqp_result_connection_url"
-        return _filled(ResultConnection, self._http.request("GET", path, is_repeatable=True, retry=retry))
+        return _filled(self.url, ResultConnection, self._http.request("GET", path, is_repeatable=True, retry=retry))
 
     # --- functions
 
@@ -132,10 +133,10 @@ class ApiClient:
             retry=retry,
             interrupt=interrupt,
         )
-        return str(_member(answer, "function_uuid"))
+        return str(_member(self.url, answer, "function_uuid"))
 
     def get_function(self, function_id: str | UUID) -> dict[str, Any]:
-        return _object(self._get(f"/v2/functions/{uuid_text(function_id, 'function_id')}"))
+        return _object(self.url, self._get(f"/v2/functions/{uuid_text(function_id, 'function_id')}"))
 
     def delete_function(self, function_id: str | UUID) -> None:
         self._delete(f"/v2/functions/{uuid_text(function_id, 'function_id')}")
@@ -168,11 +169,11 @@ class ApiClient:
             retry=retry,
             interrupt=interrupt,
         )
-        return _filled(SubmitResponse, answer)
+        return _filled(self.url, SubmitResponse, answer)
 
     def task(self, task_id: str | UUID) -> dict[str, Any]:
         """A task's document: `task_id`, `status`, and when it ended `completion_t` and `result` or `exception`."""
-        return _object(self._get(f"/v2/tasks/{uuid_text(task_id, 'task_id')}"))
+        return _object(self.url, self._get(f"/v2/tasks/{uuid_text(task_id, 'task_id')}"))
 
     def batch_status(
         self, task_ids: Iterable[str | UUID], *, retry: RetryPolicy | None = None
@@ -180,16 +181,16 @@ class ApiClient:
         """Documents of many tasks by id; ids that the service does not know are absent."""
         ids = [uuid_text(task_id, "task_id") for task_id in task_ids]
         answer = self._http.request("POST", "/v2/batch_status", {"task_ids": ids}, is_repeatable=True, retry=retry)
-        return _object(_member(answer, "results"))
+        return _object(self.url, _member(self.url, answer, "results"))
 
     def task_group(self, task_group_id: str | UUID) -> dict[str, Any]:
         """A group's document; `tasks` is a list of `{"id", "created_at"}`."""
-        return _object(self._get(f"/v2/taskgroup/{uuid_text(task_group_id, 'task_group_id')}"))
+        return _object(self.url, self._get(f"/v2/taskgroup/{uuid_text(task_group_id, 'task_group_id')}"))
 
     def cancel_task(self, task_id: str | UUID, *, retry: RetryPolicy | None = None) -> dict[str, Any]:
         """Cancel a task that has not ended; returns `task_id` and the `status` it has now. Ours."""
         path = f"/v3/tasks/{uuid_text(task_id, 'task_id')}/cancel"
-        return _object(self._http.request("POST", path, is_repeatable=True, retry=retry))
+        return _object(self.url, self._http.request("POST", path, is_repeatable=True, retry=retry))
 
     # --- endpoints
 
@@ -202,7 +203,7 @@ class ApiClient:
         else:
             path = f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}"
             answer = self._http.request("PUT", path, _members(registration), is_repeatable=True)
-        return _registration_from_document(answer)
+        return _registration_from_document(self.url, answer)
 
     def endpoints(self, role: str = "owner") -> list[dict[str, Any]]:
         """Endpoints that the caller owns (`owner`) or may use (`any`).
@@ -214,27 +215,27 @@ class ApiClient:
             raise ValueError(f"role must be 'owner' or 'any', got {role!r}")
         answer = self._get(f"/v2/endpoints?role={role}")
         if not isinstance(answer, list):
-            raise _unexpected("a list of endpoints")
+            raise _unexpected(self.url, "a list of endpoints")
         return answer
 
     def endpoint(self, endpoint_id: str | UUID) -> dict[str, Any]:
-        return _object(self._get(f"/v2/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}"))
+        return _object(self.url, self._get(f"/v2/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}"))
 
     def endpoint_status(self, endpoint_id: str | UUID) -> dict[str, Any]:
         """`status` ("online" or "offline") and `details`, the last report."""
-        return _object(self._get(f"/v2/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/status"))
+        return _object(self.url, self._get(f"/v2/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/status"))
 
     def lock_endpoint(self, endpoint_id: str | UUID) -> dict[str, Any]:
         """Stop an endpoint from afar; returns `endpoint_id` and `lock_expiration_timestamp` (unix seconds)."""
         path = f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/lock"
-        return _object(self._http.request("POST", path, is_repeatable=True))
+        return _object(self.url, self._http.request("POST", path, is_repeatable=True))
 
     def delete_endpoint(self, endpoint_id: str | UUID) -> None:
         self._delete(f"/v2/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}")
 
     def allowed_functions(self, endpoint_id: str | UUID) -> dict[str, Any]:
         """`restricted`, and if so the ids in `functions`."""
-        return _object(self._get(f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/allowed_functions"))
+        return _object(self.url, self._get(f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/allowed_functions"))
 
     def _get(self, path: str) -> Any:  # any JSON value
         return self._http.request("GET", path, is_repeatable=True)
@@ -266,59 +267,54 @@ def _members(value: Any) -> dict[str, Any]:  # one of wire.rest's request datacl
     return {name: member for name, member in members.items() if member is not None}
 
 
-def _filled(cls: type[_T], document: Any) -> _T:
+def _filled(url: str, cls: type[_T], document: Any) -> _T:
     """A dataclass from a JSON object; members that this release does not know are dropped."""
     names = {field.name for field in fields(cls)}
     try:
-        return cls(**{name: member for name, member in _object(document).items() if name in names})
+        return cls(**{name: member for name, member in _object(url, document).items() if name in names})
     except TypeError as exc:
-        raise _unexpected(f"a {cls.__name__}") from exc
+        raise _unexpected(url, f"a {cls.__name__}") from exc
 
 
-def _registration_from_document(document: Any) -> RegistrationResponse:
-    members = _object(document)
-    heartbeat = _queue_info(members.get("heartbeat_queue_info"))
+def _registration_from_document(url: str, document: Any) -> RegistrationResponse:
+    members = _object(url, document)
+    heartbeat = _queue_info(url, members.get("heartbeat_queue_info"))
     if heartbeat is None:
-        raise _unexpected("an answer to a registration with the member 'heartbeat_queue_info'")
+        raise _unexpected(url, "an answer to a registration with the member 'heartbeat_queue_info'")
     return RegistrationResponse(
-        endpoint_id=str(_member(document, "endpoint_id")),
+        endpoint_id=str(_member(url, document, "endpoint_id")),
         heartbeat_queue_info=heartbeat,
-        task_queue_info=_queue_info(members.get("task_queue_info")),
-        result_queue_info=_queue_info(members.get("result_queue_info")),
-        command_queue_info=_queue_info(members.get("command_queue_info")),
+        task_queue_info=_queue_info(url, members.get("task_queue_info")),
+        result_queue_info=_queue_info(url, members.get("result_queue_info")),
+        command_queue_info=_queue_info(url, members.get("command_queue_info")),
         warnings=[str(warning) for warning in members.get("warnings") or ()],
     )
 
 
-def _queue_info(document: Any) -> QueueInfo | None:
+def _queue_info(url: str, document: Any) -> QueueInfo | None:
     if document is None:
         return None
-    members: Mapping[str, Any] = _object(document)
+    members: Mapping[str, Any] = _object(url, document)
     publish = members.get("queue_publish_kwargs")
     return _filled(
+        url,
         QueueInfo,
-        {**members, "queue_publish_kwargs": None if publish is None else _filled(PublishKwargs, publish)},
+        {**members, "queue_publish_kwargs": None if publish is None else _filled(url, PublishKwargs, publish)},
     )
 
 
-def _object(document: Any) -> dict[str, Any]:
+def _object(url: str, document: Any) -> dict[str, Any]:
     if not isinstance(document, dict):
-        raise _unexpected("an object")
+        raise _unexpected(url, "an object")
     return document
 
 
-def _member(document: Any, name: str) -> Any:
-    members = _object(document)
+def _member(url: str, document: Any, name: str) -> Any:
+    members = _object(url, document)
     if name not in members:
-        raise _unexpected(f"an object with the member '{name}'")
+        raise _unexpected(url, f"an object with the member '{name}'")
     return members[name]
 
 
-def _unexpected(expected: str) -> ApiError:
-    return ApiError(
-        f"The service's answer is not what the interface promises: {expected} was expected. "
-        "Is the service older than this client (`farcall version`)?",
-        None,
-        502,
-        "UNEXPECTED_ANSWER",
-    )
+def _unexpected(url: str, expected: str) -> NotAService:
+    return NotAService.at(url, f"it gave JSON where {expected} was expected; or its release is another one")

@@ -24,6 +24,7 @@ from farcall.endpoint.agent.events import AgentPolicy, StopReason
 from farcall.endpoint.agent.links import Links
 from farcall.endpoint.agent.report import ProcessIdentity
 from farcall.endpoint.agent.runner import AgentRunner, AgentSettings
+from farcall.endpoint.commands import missing_commands_notice
 from farcall.endpoint.config import ConfigInvalid, LoadedConfig, load_config
 from farcall.endpoint.directory import EndpointDirectory, RegistrationUnreadable
 from farcall.endpoint.engines.base import Engine, EngineCallbacks, EngineContext, EngineStartFailed
@@ -205,9 +206,7 @@ class EndpointRun:
     def _run(self) -> int:
         loaded = load_config(self._directory.path)
         with self._pid_file:
-            for notice in loaded.notices:
-                log.warning("A note on the configuration.", extra={"event": "config.notice", "text": notice})
-                self._announcer.notice(notice)
+            self._tell_notices(loaded)
             response = self._register(loaded)
             self._announcer.registered(response.endpoint_id)
             journal, entries, _ = Journal.open(
@@ -221,6 +220,12 @@ class EndpointRun:
                 journal.close()
             self._teardown(loaded)
             return self._ended(reason)
+
+    def _tell_notices(self, loaded: LoadedConfig) -> None:
+        missing = missing_commands_notice(loaded.engine)
+        for notice in (*loaded.notices, *([missing] if missing is not None else ())):
+            log.warning("A note on the configuration.", extra={"event": "config.notice", "text": notice})
+            self._announcer.notice(notice)
 
     def _register(self, loaded: LoadedConfig) -> RegistrationResponse:
         response = self._await(

@@ -23,7 +23,7 @@ from farcall.wire.errors import (
     ApiError,
     EndpointNotFound,
     FarcallError,
-    NotFound,
+    NotAService,
     ServiceUnreachable,
     VersionMismatch,
 )
@@ -138,7 +138,7 @@ def _register_once(
     wanted = endpoint_id or (remembered.id_with(client.url) if remembered is not None else None)
     try:
         response = client.register_endpoint(request, wanted)
-    except NotFound:
+    except EndpointNotFound:
         is_foreign = endpoint_id is None and remembered is not None and remembered.service_url is None
         if not is_foreign:
             raise
@@ -160,8 +160,10 @@ def _check_version(client: ApiClient) -> None:
 
 
 def _blocked_text(exc: FarcallError, directory: EndpointDirectory) -> str:
+    if isinstance(exc, NotAService):
+        return str(exc)
     text = f"Endpoint registration blocked.  [{exc}]"
-    if isinstance(exc, NotFound):
+    if isinstance(exc, EndpointNotFound):
         text += (
             f"\nThe service does not know the id in {directory.registration_path}: the endpoint was deleted, or the "
             "service's data is new. To register as a new endpoint, remove that file and start again."
@@ -173,6 +175,8 @@ def exit_status(exc: FarcallError) -> int:
     """The exit status for what the service said. Source: wire protocol, exit codes at registration."""
     if isinstance(exc, ServiceUnreachable) or exc.retryable:
         return EX_TEMPFAIL
+    if isinstance(exc, NotAService):
+        return EX_UNAVAILABLE
     if isinstance(exc, ApiError):
         by_status = {
             400: EX_DATAERR,

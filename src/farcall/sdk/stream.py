@@ -6,6 +6,7 @@ callbacks of a user, who may take his time, never hold up the connection. A thir
 service is asked for outcomes, which happens at these events and never on a timer:
 
     event                                     asked for
+    a queue of our own is read                what is open in its group: it may have ended before
     the connection was lost and came back     what is open in each group, once its queue is read again
     it cannot be made, or a queue not be read what is open, at each further attempt
     an early outcome had to be forgotten      that task
@@ -21,6 +22,7 @@ import os
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +56,7 @@ _LINGER_S = 20.0
 """How long a connection that nobody uses is kept for the next Executor."""
 
 _FRESH_S = 5.0
-"""A queue that is read for the first time so soon after its first task was accepted has lost nothing."""
+"""A shared queue that is read for the first time so soon after its first task was accepted has lost nothing."""
 
 _ASK_AT_ONCE = 100
 """Tasks in one request for outcomes; each may bring megabytes."""
@@ -74,8 +76,8 @@ class Waiter:
 
 @dataclass(slots=True)
 class _Group:
-    queue: str
     since_s: float
+    queue: str = ""
     consumer: Consumer | None = None
     was_ready: bool = False
 
@@ -115,6 +117,7 @@ class ResultStream:
         self._groups: dict[str, _Group] = {}
         self._group_of_queue: dict[str, str] = {}
         self._prefix: str | None = None
+        self._suffix = ""
         self._connection: Connection | None = None
         self._users = 0
         self._inbox: queue.SimpleQueue[Iterable[Delivery] | list[Ended] | None] = queue.SimpleQueue()
@@ -163,7 +166,7 @@ class ResultStream:
         with self._lock:
             expected = self._ledger.expect(self, group_id, tasks)
             if group_id not in self._groups:
-                self._groups[group_id] = _Group(queue="", since_s=time.monotonic())
+                self._groups[group_id] = _Group(since_s=time.monotonic())
             connection = self._connection
             self._to_ask.update(expected.to_ask_for)
             if ask:
@@ -200,6 +203,8 @@ class ResultStream:
         result_connection = self._api.result_connection(retry=_ONCE)  # the connection has a rhythm of its own
         if self._prefix is None:
             self._prefix = result_connection.queue_prefix
+            # A queue of our own, where the service has such: another process may wait for the same group.
+            self._suffix = f".{uuid.uuid4().hex}" if result_connection.reader_queues else ""
         return result_connection.connection_url
 
     def _on_event(self, event: Event) -> None:
@@ -227,7 +232,7 @@ class ResultStream:
             group, connection, prefix = self._groups[group_id], self._connection, self._prefix
             if connection is None or prefix is None or group.consumer is not None:
                 return
-            group.queue = prefix + group_id
+            group.queue = prefix + group_id + self._suffix
             self._group_of_queue[group.queue] = group_id
             try:
                 group.consumer = connection.consume(group.queue, self._received(group_id))
@@ -247,9 +252,9 @@ class ResultStream:
 
     def _queue_is_read(self, group_id: str) -> None:
         group = self._groups[group_id]
-        is_fresh = not group.was_ready and time.monotonic() - group.since_s < _FRESH_S
+        has_all = not self._suffix and not group.was_ready and time.monotonic() - group.since_s < _FRESH_S
         group.was_ready = True
-        if not is_fresh:
+        if not has_all:
             self._ask_for_group(group_id)
 
     def _warn(self, reason: str) -> None:

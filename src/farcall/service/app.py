@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 from fastapi import FastAPI
+from fastapi_swagger import patch_fastapi
 
 from farcall import __version__
 from farcall.broker import Broker, serve
@@ -98,8 +99,11 @@ def create_app(settings: ServiceSettings, service: Service | None = None) -> Fas
         version=__version__,
         summary="Federated Function-as-a-Service: submit a function, get its result, wherever it runs.",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
+    patch_fastapi(app)  # /docs with assets of its own: FastAPI's page loads them from a CDN, which a site may not reach
     app.state.service = service
     for part in _PARTS:
         app.include_router(part.router)

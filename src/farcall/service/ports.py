@@ -14,23 +14,20 @@ __all__ = ["CannotListen", "cannot_listen", "listen", "port_holder"]
 
 
 class CannotListen(FarcallError):
-    """The operating system does not give us the address."""
+    """The operating system does not give us the address. `advice` says what to do about `reason`."""
 
     code = "CANNOT_LISTEN"
 
-    def __init__(self, what: str, host: str, port: int, reason: str, option: str) -> None:
-        super().__init__(what, host, port, reason, option)
+    def __init__(self, what: str, host: str, port: int, reason: str, advice: str) -> None:
+        super().__init__(what, host, port, reason, advice)
         self.what = what
         self.host = host
         self.port = port
         self.reason = reason
-        self.option = option
+        self.advice = advice
 
     def __str__(self) -> str:
-        return (
-            f"Cannot listen on {self.host} port {self.port} for {self.what}: {self.reason}. "
-            f"Choose another with `{self.option} PORT`; `{self.option} 0` takes any free one and says which."
-        )
+        return f"Cannot listen on {self.host} port {self.port} for {self.what}: {self.reason}. {self.advice}"
 
 
 def listen(what: str, host: str, port: int, option: str) -> socket.socket:
@@ -64,12 +61,17 @@ def listen(what: str, host: str, port: int, option: str) -> socket.socket:
 
 def cannot_listen(exc: OSError, what: str, host: str, port: int, option: str) -> CannotListen:
     """The error for a failed `bind`."""
-    if exc.errno == errno.EADDRINUSE:
+    advice = f"Choose another with `{option} PORT`; `{option} 0` takes any free one and says which."
+    if exc.errno == errno.EADDRNOTAVAIL or isinstance(exc, socket.gaierror):
+        is_name = isinstance(exc, socket.gaierror)
+        reason = "this is no name that has an address" if is_name else "this is not an address of this machine"
+        advice = "Choose one with `--host ADDRESS`: 127.0.0.1 for this machine only, 0.0.0.0 for all of its addresses."
+    elif exc.errno == errno.EADDRINUSE:
         holder = port_holder(port)
         reason = "another process has it" if holder is None else f"it is taken by {holder}"
     else:
         reason = (exc.strerror or str(exc)).lower()
-    return CannotListen(what, host, port, reason, option)
+    return CannotListen(what, host, port, reason, advice)
 
 
 def port_holder(port: int) -> str | None:

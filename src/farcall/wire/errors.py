@@ -15,6 +15,7 @@ from exactly the arguments that it passes to `Exception.__init__`.
     │   │   ├── EndpointNotFound, FunctionNotFound, TaskNotFound, TaskGroupNotFound
     │   ├── Conflict                   409
     │   ├── PayloadTooLarge            413
+    │   ├── NotAService                421  what answers is no Farcall service
     │   ├── ResourceLocked             423
     │   ├── RateLimited                429  wait, then try again
     │   └── ServiceUnavailable         503  try again later
@@ -53,6 +54,7 @@ __all__ = [
     "InvalidRequest",
     "MaxResultSizeExceeded",
     "MessageError",
+    "NotAService",
     "NotFound",
     "PayloadTooLarge",
     "RateLimited",
@@ -195,6 +197,28 @@ class PayloadTooLarge(ApiError):
 
     code = "TASK_PAYLOAD_TOO_LARGE"
     status = 413
+
+
+class NotAService(ApiError):
+    """Something answers at the service's address, and it is no Farcall service. Never sent by one."""
+
+    code = "NOT_A_SERVICE"
+    status = 421  # Misdirected Request: the nearest that HTTP has
+
+    @classmethod
+    def at(cls, url: str, what: str, http_status: int | None = None) -> NotAService:
+        """The error about an address.
+
+        Args:
+            what: came from there, for people (`HTTP 404, text/html`).
+            http_status: of the answer.
+        """
+        return cls(
+            f"What answers at {url} is not a Farcall service ({what}). "
+            "FARCALL_SERVICE_URL or `farcall login URL` choose another.",
+            None,
+            http_status,
+        )
 
 
 class ResourceLocked(ApiError):

@@ -9,6 +9,7 @@ compared and copied on the way of a task. Source: wire protocol, messages.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 _VERSION = b"\x01"
+_UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,12 +243,7 @@ def _need_uuid(data: Mapping[str, Any], name: str) -> str:
 
 def is_uuid_text(text: str) -> bool:
     """Whether `text` is a UUID in canonical form: lower-case hexadecimal digits, 8-4-4-4-12."""
-    return (
-        len(text) == 36
-        and text[8] == text[13] == text[18] == text[23] == "-"
-        and all(c in "0123456789abcdef-" for c in text)
-        and text.count("-") == 4
-    )
+    return _UUID.fullmatch(text) is not None
 
 
 def _object(value: Any) -> Mapping[str, Any]:  # any decoded JSON value

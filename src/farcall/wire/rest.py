@@ -83,6 +83,8 @@ class ResultConnection:
 
     queue_prefix: str
     connection_url: str
+    reader_queues: bool = False
+    """Ours: `.` and a name of one's own may be appended, for a queue that is shared with nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ derived by the client (prefix + task group id). Source: wire protocol, AMQP topo
     exchange heartbeats (topic)  → queue heartbeats            endpoint writes <endpoint>.heartbeats, service reads
     default exchange             → queue <endpoint>.commands   service writes, that manager reads
     default exchange             → queue tg.<identity>.<task group>   service writes, that identity reads
+    default exchange             → queue tg.<identity>.<task group>.<reader>   ours: each reader gets a copy of its own
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
+
+from farcall.wire.messages import is_uuid_text
 
 __all__ = [
     "COMPAT_SDK_VERSION",
@@ -31,6 +34,7 @@ __all__ = [
     "RESULTS",
     "TASKS",
     "BrokerUser",
+    "GroupQueue",
     "UserKind",
     "command_queue",
     "group_queue",
@@ -92,6 +96,35 @@ def group_queue_prefix(identity_id: str) -> str:
 
 def group_queue(identity_id: str, task_group_id: str) -> str:
     return group_queue_prefix(identity_id) + task_group_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupQueue:
+    """A queue with the results of one task group.
+
+    The protocol's clients share the queue without a `reader` (who takes a result takes it from the others). Ours
+    name themselves: each gets its own copy of what ends from then on, and asks over REST for what had ended before.
+    """
+
+    identity_id: str
+    task_group_id: str
+    reader: str | None = None
+
+    @property
+    def name(self) -> str:
+        shared = group_queue(self.identity_id, self.task_group_id)
+        return shared if self.reader is None else f"{shared}.{self.reader}"
+
+    @classmethod
+    def from_name(cls, queue: str) -> GroupQueue | None:
+        """Read a queue's name; None if it is another kind of queue."""
+        match queue.split("."):
+            case ["tg", identity_id, task_group_id, *reader] if len(reader) <= 1 and all(reader):
+                if is_uuid_text(identity_id) and is_uuid_text(task_group_id):
+                    return cls(
+                        identity_id=identity_id, task_group_id=task_group_id, reader=reader[0] if reader else None
+                    )
+        return None
 
 
 class UserKind(str, Enum):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from farcall import __version__
@@ -19,6 +20,7 @@ from farcall.wire.messages import ErrorDetails, Result, TaskTransition, pack_mes
 __all__ = [
     "COMPATIBLE_SDK_VERSION",
     "TRACEBACK_LIMIT_CHARS",
+    "add_hint",
     "failure_message",
     "success_message",
     "traceback_text",
@@ -94,6 +96,44 @@ def traceback_text(exc: BaseException) -> str:
         return "".join(told.format())
     except BaseException as inner:  # the exception's own code runs here
         return f"{type(exc).__name__}: (its traceback cannot be shown: {type(inner).__name__})\n"
+
+
+def add_hint(exc: BaseException) -> str:
+    """Advice on an exception that many meet first, as text to append to `traceback_text(exc)`.
+
+    From Python 3.11 on it becomes a note of the exception instead, which travels with it and is part of its
+    traceback; "" is returned then. Type and `args` stay as they are. Never raises.
+    """
+    try:
+        hint = _missing_name_hint(exc)
+        if hint and sys.version_info >= (3, 11):
+            exc.add_note(hint)
+            return ""
+    except Exception:  # any: a subclass may forbid what it likes
+        return ""
+    return f"{hint}\n" if hint else ""
+
+
+def _missing_name_hint(exc: BaseException) -> str:
+    if not isinstance(exc, NameError) or isinstance(exc, UnboundLocalError) or exc.name is None:
+        return ""
+    last = exc.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None or _is_of_installed_module(last.tb_frame.f_globals):
+        return ""
+    return (
+        f"{exc.name!r} is not known inside the function on the worker: only the function's own code travels, not the "
+        "imports and names around it. Import or define it inside the function, or pass it as an argument."
+    )
+
+
+def _is_of_installed_module(namespace: Mapping[str, Any]) -> bool:
+    name = namespace.get("__name__")
+    if not isinstance(name, str) or name == "__main__":  # functions of the caller's script get the worker's __main__
+        return False
+    module = sys.modules.get(name)
+    return module is not None and vars(module) is namespace
 
 
 def _strip(told: Any, *, is_ours: bool) -> None:  # a traceback.TracebackException

@@ -17,7 +17,7 @@ from typing import Any
 from farcall.serialize import AllDataStrategies, ComputeSerializer, DillDataBase64, strategy_from
 from farcall.wire.errors import DeserializationError, FramingError, MaxResultSizeExceeded, SerializationError
 from farcall.wire.framing import unpack_buffers
-from farcall.worker.report import failure_message, success_message, traceback_text
+from farcall.worker.report import add_hint, failure_message, success_message, traceback_text
 from farcall.worker.surroundings import Surroundings
 from farcall.worker.task import WorkerTask
 from farcall.worker.time_limit import TaskTimedOut, TimeLimit, limit_from_environment
@@ -138,7 +138,8 @@ def _failure(task: WorkerTask, exc: BaseException, started_ns: int) -> bytes:
     elif isinstance(exc, MaxResultSizeExceeded):
         code, text = "MaxResultSizeExceeded", str(exc)
     else:
-        text = traceback_text(exc)
+        hint = add_hint(exc)
+        text = traceback_text(exc) + hint
         if isinstance(exc, SystemExit):
             text += _EXIT_ADVICE
     return failure_message(

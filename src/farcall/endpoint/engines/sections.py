@@ -6,13 +6,22 @@ Errors are pydantic's `ValidationError` with the path to the key, so that whoeve
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-__all__ = ["Number", "Pair", "Section", "Text", "choose", "refusal"]
+__all__ = ["Number", "Pair", "Section", "Text", "choose", "listed", "refusal"]
+
+NEAR: Final = 0.7
+"""How alike a name must be to be offered in place of another (of difflib's ratio): a slip, not another word."""
+
+FEW: Final = 10
+"""So many keys are named even if one of them was meant quite surely."""
+
+LINE_CHARS: Final = 90
 
 
 class Section(BaseModel):
@@ -35,8 +44,19 @@ class Section(BaseModel):
 
 
 def _unknown_key_text(key: str, known: list[str]) -> str:
-    guess = _guess(key, known)
-    return f"unknown key '{key}'{guess} Allowed here: {', '.join(sorted(known))}"
+    near = _nearest(key, known)
+    if near is not None and len(known) > FEW:
+        return f"unknown key '{key}'; did you mean '{near}'?"
+    return f"unknown key '{key}'{_guess(near)} Allowed here: {listed(sorted(known))}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names with commas; too many for one line: in lines of their own, indented below a message."""
+    text = ", ".join(names)
+    if len(text) <= LINE_CHARS:
+        return text
+    lines = textwrap.wrap(text, LINE_CHARS, break_long_words=False, break_on_hyphens=False)
+    return "".join(f"\n      {line}" for line in lines)
 
 
 def refusal(*errors: tuple[tuple[Any, ...], str]) -> ValidationError:
@@ -59,17 +79,23 @@ def choose(value: Any, allowed: Iterable[str], what: str) -> str:
     allowed = list(allowed)
     if value in allowed:
         return str(value)
-    guess = _guess(str(value), allowed)
+    guess = _guess(_nearest(str(value), allowed))
     raise PydanticCustomError(
         "not_allowed",
         "{what} '{value}' is not known{guess} Allowed: {allowed}",
-        {"what": what, "value": str(value), "guess": guess, "allowed": ", ".join(allowed)},
+        {"what": what, "value": str(value), "guess": guess, "allowed": listed(allowed)},
     )
 
 
-def _guess(given: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(given, known, n=1) or [name for name in known if given and given in name]
-    return f"; did you mean '{near[0]}'?" if near else "."
+def _nearest(given: str, known: list[str]) -> str | None:
+    near = difflib.get_close_matches(given, known, n=1, cutoff=NEAR)
+    if not near and len(given) >= 4:
+        near = [name for name in known if given in name]
+    return near[0] if near else None
+
+
+def _guess(near: str | None) -> str:
+    return f"; did you mean '{near}'?" if near is not None else "."
 
 
 def _text(value: Any) -> Any:

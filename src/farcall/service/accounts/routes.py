@@ -133,7 +133,9 @@ async def get_result_connection(request: Request) -> Response:
     user = BrokerUser(kind=UserKind.SDK, id=caller.id, generation=generation or 0)
     return json_response(
         ResultConnection(
-            queue_prefix=group_queue_prefix(caller.id), connection_url=service.broker_url(user, host_of(request))
+            reader_queues=True,
+            queue_prefix=group_queue_prefix(caller.id),
+            connection_url=service.broker_url(user, host_of(request)),
         )
     )
 

@@ -107,11 +107,15 @@ class Feed:
     def unacknowledged(self) -> int:
         return len(self._out)
 
-    def attached(self) -> list[Command]:
-        """The queue got its first consumer, or another incarnation of it: begin at the beginning."""
+    def attached(self, *, from_now: bool = False) -> list[Command]:
+        """The queue got its first consumer, or another incarnation of it: begin at the beginning.
+
+        Args:
+            from_now: begin with what is committed next; the consumer learns by other means what was before.
+        """
         self._reset()
         self._is_attached = True
-        return [Purge(), self._read()]
+        return [Purge()] if from_now else [Purge(), self._read()]
 
     def detached(self) -> list[Command]:
         """The queue has no consumer any more."""

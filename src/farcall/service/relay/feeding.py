@@ -25,7 +25,7 @@ from farcall.service.relay.messages import (
 from farcall.service.relay.results import TaskRef
 from farcall.service.relay.store import EndedTask, StoredTask, SubmissionHeaders
 from farcall.service.relay.transport import Transport
-from farcall.wire.topology import task_queue
+from farcall.wire.topology import GroupQueue, task_queue
 
 __all__ = ["Feeding", "ResultFeeds", "TaskFeeds"]
 
@@ -158,52 +158,64 @@ class TaskFeeds:
         return found
 
 
+def _group_key(queue: GroupQueue) -> tuple[str, str]:
+    return queue.identity_id, queue.task_group_id
+
+
 class ResultFeeds:
-    """The feeds of all task groups whose queue is being read."""
+    """The feeds of all task groups whose queues are being read."""
 
     def __init__(self, db: Database, transport: Transport, window: Window, page_results: int) -> None:
         self._db = db
         self._transport = transport
         self._window = window
         self._page_results = page_results
-        self._feedings: dict[str, Feeding] = {}
+        self._feedings: dict[tuple[str, str], dict[str, Feeding]] = {}  # by owner and group, then by queue
         self._delivered: dict[str, int] = {}
 
-    def attached(self, queue: str, owner_id: str, group_id: str) -> None:
-        """Begin to feed, at the oldest result that the group's client has not acknowledged."""
-        feeding = self._feedings[queue] = Feeding(
-            queue, self._window, self._transport, lambda page: self._read(owner_id, group_id, page)
-        )
-        feeding.do(feeding.feed.attached())
+    def attached(self, queue: GroupQueue) -> None:
+        """Begin to feed: a shared queue at the oldest result that the group's clients have not acknowledged, a
+        reader's own with what is committed next.
+        """
+        feeding = Feeding(queue.name, self._window, self._transport, lambda page: self._read(queue, page))
+        self._feedings.setdefault(_group_key(queue), {})[queue.name] = feeding
+        feeding.do(feeding.feed.attached(from_now=queue.reader is not None))
 
-    def detached(self, queue: str) -> None:
-        feeding = self._feedings.pop(queue, None)
+    def detached(self, queue: GroupQueue) -> None:
+        of_group = self._feedings.get(_group_key(queue), {})
+        feeding = of_group.pop(queue.name, None)
         if feeding is not None:
             feeding.do(feeding.feed.detached())
+        if not of_group:
+            self._feedings.pop(_group_key(queue), None)
 
-    def is_attached(self, queue: str) -> bool:
-        return queue in self._feedings
+    def is_attached(self, queue: GroupQueue) -> bool:
+        return queue.name in self._feedings.get(_group_key(queue), {})
 
-    def settled(self, queue: str, group_id: str, count: int) -> bool:
-        """The client acknowledged. Returns whether there is something to be written (`unwritten`)."""
-        feeding = self._feedings.get(queue)
+    def settled(self, queue: GroupQueue, count: int) -> bool:
+        """A client acknowledged. Returns whether there is something to be written (`unwritten`)."""
+        feeding = self._feedings.get(_group_key(queue), {}).get(queue.name)
         if feeding is None:
             return False
         feeding.do(feeding.feed.settled(count))
+        if queue.reader is not None:
+            return False
+        group_id = queue.task_group_id
         self._delivered[group_id] = max(feeding.feed.settled_seq, self._delivered.get(group_id, 0))
         return True
 
-    def committed(self, queue: str, ended: Sequence[EndedTask], completed_at: float) -> None:
+    def committed(self, owner_id: str, group_id: str, ended: Sequence[EndedTask], completed_at: float) -> None:
         """Results of one group have been committed. In the order of the commits."""
-        feeding = self._feedings.get(queue)
-        if feeding is None:
+        of_group = self._feedings.get((owner_id, group_id))
+        if of_group is None:
             return
         properties = result_properties(completed_at)
         entries = [
             Entry(each.result_seq, each.task.id, len(each.result.body), Outgoing(each.result.body, properties))
             for each in ended
         ]
-        feeding.do(feeding.feed.committed(entries))
+        for feeding in of_group.values():
+            feeding.do(feeding.feed.committed(entries))
 
     @property
     def unwritten(self) -> dict[str, int]:
@@ -216,10 +228,13 @@ class ResultFeeds:
             if self._delivered.get(group_id) == seq:
                 del self._delivered[group_id]
 
-    async def _read(self, owner_id: str, group_id: str, page: ReadPage) -> tuple[Sequence[Entry], bool]:
-        after = max(page.after, self._delivered.get(group_id, 0))
+    async def _read(self, queue: GroupQueue, page: ReadPage) -> tuple[Sequence[Entry], bool]:
+        group_id, is_shared = queue.task_group_id, queue.reader is None
+        after = max(page.after, self._delivered.get(group_id, 0)) if is_shared else page.after
         count = min(page.messages, self._page_results)
-        results, is_last = await self._db.read(store.read_result_page, group_id, owner_id, after, count, page.size)
+        results, is_last = await self._db.read(
+            store.read_result_page, group_id, queue.identity_id, after, count, page.size, is_shared
+        )
         entries = [
             Entry(each.seq, each.task_id, len(each.body), Outgoing(each.body, result_properties(each.completed_at)))
             for each in results

@@ -25,8 +25,7 @@ from farcall.service.relay.sweeper import Sweeper
 from farcall.service.relay.transport import Transport
 from farcall.service.settings import ServiceSettings
 from farcall.wire.errors import ServiceUnavailable
-from farcall.wire.messages import is_uuid_text
-from farcall.wire.topology import BrokerUser, UserKind, group_queue, task_queue, task_queue_owner
+from farcall.wire.topology import BrokerUser, GroupQueue, UserKind, group_queue, task_queue, task_queue_owner
 
 __all__ = ["Relay"]
 
@@ -106,7 +105,7 @@ class Relay:
         """Make a queue that somebody is about to read. Asked for by the broker's authority too: no queue has to
         exist for those who do not come.
         """
-        group = _group_of(queue)
+        group = GroupQueue.from_name(queue)
         if group is None and task_queue_owner(queue) is None:
             return
         self._transport.ensure_queue(queue)
@@ -151,14 +150,14 @@ class Relay:
         if endpoint_id is not None:
             self._on_endpoint(endpoint_id, count)
             return
-        group = _group_of(queue)
+        group = GroupQueue.from_name(queue)
         if group is None:
             return
-        if count and not self._results.is_attached(queue):
+        if count and not self._results.is_attached(group):
             self._unused_queues.pop(queue, None)
-            self._results.attached(queue, *group)
+            self._results.attached(group)
         elif not count:
-            self._results.detached(queue)
+            self._results.detached(group)
             self._transport.drop_queue(queue, if_unused=True)  # made again when somebody comes to read
 
     def on_settled(self, queue: str, count: int) -> None:
@@ -166,8 +165,8 @@ class Relay:
         if endpoint_id is not None:
             self._tasks.settled(endpoint_id, count)
             return
-        group = _group_of(queue)
-        if group is not None and self._results.settled(queue, group[1], count):
+        group = GroupQueue.from_name(queue)
+        if group is not None and self._results.settled(group, count):
             self._flush_soon()
 
     def _on_endpoint(self, endpoint_id: str, count: int) -> None:
@@ -183,11 +182,11 @@ class Relay:
     # --- Inside ----------------------------------------------------------------------------------------------
 
     def _recorded(self, recorded: Recorded) -> None:
-        by_queue: dict[str, list[EndedTask]] = {}
+        by_group: dict[tuple[str, str], list[EndedTask]] = {}
         for each in recorded.ended:
-            by_queue.setdefault(group_queue(each.task.owner_id, each.task.group_id), []).append(each)
-        for queue, ended in by_queue.items():
-            self._results.committed(queue, ended, recorded.completed_at)
+            by_group.setdefault((each.task.owner_id, each.task.group_id), []).append(each)
+        for (owner_id, group_id), ended in by_group.items():
+            self._results.committed(owner_id, group_id, ended, recorded.completed_at)
 
     def _cut(self, kind: UserKind, user_id: str, generation: int, reason: str) -> None:
         def is_old(principal: Any) -> bool:  # the broker's Principal; ours are BrokerUsers
@@ -237,12 +236,3 @@ class Relay:
         for queue in idle:
             del self._unused_queues[queue]
             self._transport.drop_queue(queue, if_unused=True)
-
-
-def _group_of(queue: str) -> tuple[str, str] | None:
-    """Identity and group of a group queue's name; None if it is none."""
-    kind, _, rest = queue.partition(".")
-    owner_id, _, group_id = rest.partition(".")
-    if kind != "tg" or not (is_uuid_text(owner_id) and is_uuid_text(group_id)):
-        return None
-    return owner_id, group_id

@@ -138,13 +138,18 @@ def read_task_page(
 
 
 def read_result_page(
-    conn: Connection, group_id: str, owner_id: str, after: int, count: int, size_chars: int
+    conn: Connection, group_id: str, owner_id: str, after: int, count: int, size_chars: int, is_shared: bool = True
 ) -> tuple[Sequence[OutgoingResult], bool]:
-    """The next results of a task group that its client has not acknowledged, and whether these were the last."""
+    """The next results of a task group, and whether these were the last.
+
+    Args:
+        is_shared: leave out what the clients that share the group's queue have acknowledged.
+    """
     delivered = _DELIVERED.scalar(conn, group=group_id, owner=owner_id)
     if delivered is None:
         return [], True
-    after = max(after, delivered)
+    if is_shared:
+        after = max(after, delivered)
     sizes = _RESULT_SIZES.all(conn, group=group_id, after=after, count=count)
     last, is_last = _cut(sizes, count, size_chars)
     if last is None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, create_model
 from pydantic_core import PydanticCustomError
 
-from farcall.endpoint.engines.sections import Number, Section, Text, choose, refusal
+from farcall.endpoint.engines.sections import Number, Section, Text, choose, listed, refusal
 
 __all__ = ["address_of", "build_provider", "validate_address", "validate_launcher", "validate_provider"]
 
@@ -87,7 +87,7 @@ def _type_of(raw: Any, what: str, allowed: typing.Iterable[str]) -> str:
         raise PydanticCustomError(
             "no_type",
             "this {what} section needs a key 'type' (and its settings beside it). Allowed types: {allowed}",
-            {"what": what, "allowed": ", ".join(sorted(allowed))},
+            {"what": what, "allowed": listed(sorted(allowed))},
         )
     kind = raw["type"]
     if kind in _GONE:
