@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +12,46 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves it out
+sys.path.insert(1, str(Path(__file__).parents[1]))
 
 from service_world import Play, ServiceThread, Story, opened
 
+from farcall.service.db.engine import make_engine
 from farcall.service.settings import ServiceSettings
+from postgres_server import PostgresServer, postgres_server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One server for the tests that break nothing."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server for a test that stops or kills it."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store of each kind in turn. FARCALL_TEST_POSTGRES_URL names a database to be emptied, of a server
+    that runs already.
+    """
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    given = os.environ.get("FARCALL_TEST_POSTGRES_URL")
+    if given is None:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        return server.database()
+    engine = make_engine(given)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
+    engine.dispose()
+    return given
 
 
 @pytest.fixture

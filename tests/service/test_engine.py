@@ -1,4 +1,4 @@
-"""Group commit, on a real SQLite file."""
+"""Group commit, on a real SQLite file and a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from farcall.service.db.tables import settings
 from farcall.wire.errors import Conflict, ServiceUnavailable
 
 
-def with_database(tmp_path: Path, story: Callable[[Database], Awaitable[None]]) -> None:
-    url = f"sqlite:///{tmp_path / 'a.db'}"
+def with_database(url: str | Path, story: Callable[[Database], Awaitable[None]]) -> None:
+    """A store at a URL, or on SQLite in a directory."""
+    if isinstance(url, Path):
+        url = f"sqlite:///{url / 'a.db'}"
     engine = make_engine(url)
     migrate(engine)
     engine.dispose()
@@ -69,17 +71,17 @@ async def gathered(db: Database, *units: Any) -> list[Any]:
     return await asyncio.gather(*running, return_exceptions=True)
 
 
-def test_what_was_written_is_there_when_write_returns(tmp_path: Path) -> None:
+def test_what_was_written_is_there_when_write_returns(store_url: str) -> None:
     async def story(db: Database) -> None:
         assert await db.write(put, "a") == "a"
         assert await db.read(keys) == ["a"]
-        with make_engine(f"sqlite:///{tmp_path / 'a.db'}").connect() as other:
+        with make_engine(store_url).connect() as other:
             assert keys(other) == ["a"]
 
-    with_database(tmp_path, story)
+    with_database(store_url, story)
 
 
-def test_units_that_gather_share_one_transaction(tmp_path: Path) -> None:
+def test_units_that_gather_share_one_transaction(store_url: str) -> None:
     commits: list[int] = []
 
     async def story(db: Database) -> None:
@@ -89,11 +91,11 @@ def test_units_that_gather_share_one_transaction(tmp_path: Path) -> None:
         await gathered(db, *(db.write(put, f"k{number}") for number in range(50)))
         assert len(await db.read(keys)) == 50
 
-    with_database(tmp_path, story)
+    with_database(store_url, story)
     assert len(commits) <= 4  # the gate, the fifty, and the reads
 
 
-def test_a_refusal_harms_nobody_else(tmp_path: Path) -> None:
+def test_a_refusal_harms_nobody_else(store_url: str) -> None:
     def refuse(conn: Connection) -> None:
         raise Conflict("no")
 
@@ -103,10 +105,10 @@ def test_a_refusal_harms_nobody_else(tmp_path: Path) -> None:
         assert isinstance(refused, Conflict)
         assert await db.read(keys) == ["a", "b"]
 
-    with_database(tmp_path, story)
+    with_database(store_url, story)
 
 
-def test_a_fault_undoes_its_own_unit_only(tmp_path: Path) -> None:
+def test_a_fault_undoes_its_own_unit_only(store_url: str) -> None:
     def fail(conn: Connection) -> None:
         put(conn, "half")
         raise RuntimeError("oops")
@@ -117,20 +119,20 @@ def test_a_fault_undoes_its_own_unit_only(tmp_path: Path) -> None:
         assert isinstance(failed, RuntimeError)
         assert await db.read(keys) == ["a", "b"]
 
-    with_database(tmp_path, story)
+    with_database(store_url, story)
 
 
-def test_a_violated_constraint_is_a_fault_like_others(tmp_path: Path) -> None:
+def test_a_violated_constraint_is_a_fault_like_others(store_url: str) -> None:
     async def story(db: Database) -> None:
         answers = await gathered(db, db.write(put, "a"), db.write(put, "a"), db.write(put, "b"))
         assert answers[0] == "a"
         assert isinstance(answers[1], Exception)
         assert await db.read(keys) == ["a", "b"]
 
-    with_database(tmp_path, story)
+    with_database(store_url, story)
 
 
-def test_a_unit_with_a_savepoint_may_refuse_after_it_has_written(tmp_path: Path) -> None:
+def test_a_unit_with_a_savepoint_may_refuse_after_it_has_written(store_url: str) -> None:
     def late(conn: Connection) -> None:
         put(conn, "half")
         raise Conflict("too late")
@@ -140,10 +142,10 @@ def test_a_unit_with_a_savepoint_may_refuse_after_it_has_written(tmp_path: Path)
         assert isinstance(refused, Conflict)
         assert await db.read(keys) == ["a"]
 
-    with_database(tmp_path, story)
+    with_database(store_url, story)
 
 
-def test_what_follows_a_commit_is_told_in_its_order_and_before_the_answer(tmp_path: Path) -> None:
+def test_what_follows_a_commit_is_told_in_its_order_and_before_the_answer(store_url: str) -> None:
     told: list[str] = []
 
     async def story(db: Database) -> None:
@@ -155,10 +157,10 @@ def test_what_follows_a_commit_is_told_in_its_order_and_before_the_answer(tmp_pa
         await gathered(db, *(one(key) for key in expected))
         assert told == expected
 
-    with_database(tmp_path, story)
+    with_database(store_url, story)
 
 
-def test_what_follows_is_told_even_if_the_caller_has_gone(tmp_path: Path) -> None:
+def test_what_follows_is_told_even_if_the_caller_has_gone(store_url: str) -> None:
     told: list[str] = []
 
     async def story(db: Database) -> None:
@@ -172,10 +174,10 @@ def test_what_follows_is_told_even_if_the_caller_has_gone(tmp_path: Path) -> Non
         await db.write(put, "b")
         assert told == ["a"]
 
-    with_database(tmp_path, story)
+    with_database(store_url, story)
 
 
-def test_closing_finishes_what_was_accepted(tmp_path: Path) -> None:
+def test_closing_finishes_what_was_accepted(store_url: str) -> None:
     async def story(db: Database) -> None:
         running = [asyncio.ensure_future(db.write(put, f"k{number}")) for number in range(20)]
         await asyncio.sleep(0)
@@ -184,7 +186,7 @@ def test_closing_finishes_what_was_accepted(tmp_path: Path) -> None:
         with pytest.raises(ServiceUnavailable):
             await db.write(put, "late")
 
-    with_database(tmp_path, story)
+    with_database(store_url, story)
 
 
 def test_a_transaction_that_cannot_be_committed_is_told_to_all(tmp_path: Path) -> None:
@@ -201,22 +203,22 @@ def test_a_transaction_that_cannot_be_committed_is_told_to_all(tmp_path: Path) -
     with_database(tmp_path, story)
 
 
-def test_numbers_are_given_out_once_and_in_order(tmp_path: Path) -> None:
+def test_numbers_are_given_out_once_and_in_order(store_url: str) -> None:
     async def story(db: Database) -> None:
         answers = await gathered(db, *(db.write(next_numbers, "tasks", 3) for _ in range(10)))
         assert answers == list(range(1, 31, 3))
 
-    with_database(tmp_path, story)
+    with_database(store_url, story)
 
 
-def test_upsert_inserts_then_updates(tmp_path: Path) -> None:
+def test_upsert_inserts_then_updates(store_url: str) -> None:
     async def story(db: Database) -> None:
         for value in ("1", "2"):
             await db.write(upsert, settings, {"key": "k"}, {"value": value})
         rows = await db.read(lambda conn: [tuple(row) for row in conn.execute(settings.select())])
         assert rows == [("k", "2")]
 
-    with_database(tmp_path, story)
+    with_database(store_url, story)
 
 
 def test_every_connection_is_durable_and_checks_foreign_keys(tmp_path: Path) -> None:

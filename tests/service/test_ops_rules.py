@@ -187,7 +187,7 @@ def test_every_setting_can_be_made_in_the_environment() -> None:
         ("sweep_batch = 0", ["'sweep_batch'", "above 0"]),
         ('log_format = "xml"', ["'text', 'json'"]),
         ("port = = 1", ["is not TOML"]),
-        ('database_url = ["postgresql://me:hush@h/d"]', ["'database_url'", "must be text"]),
+        ('store = ["postgresql://me:hush@h/d"]', ["'store'", "must be text"]),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused_by_name(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -218,7 +218,7 @@ def test_a_data_directory_in_a_file_is_relative_to_the_file(tmp_path: Path) -> N
 
 
 def test_secrets_are_not_shown() -> None:
-    assert shown("database_url", "postgresql://me:hush@h/d") == "postgresql://me:********@h/d"
+    assert shown("store", "postgresql://me:hush@h/d") == "postgresql://me:********@h/d"
     assert shown("broker_password", "hush") == "********"
     assert shown("token_cache_s", 60.0) == "60.0"
 

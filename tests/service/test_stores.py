@@ -1,14 +1,12 @@
-"""The SQL of all parts, on a real SQLite file: what goes in comes out, and the indexes serve."""
+"""The SQL of all parts, on a real SQLite file and a real PostgreSQL: what goes in comes out, and the indexes serve."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, func, select
 
 from farcall.service.accounts import store as accounts
 from farcall.service.accounts.rules import new_token, token_hash
@@ -83,17 +81,9 @@ class World:
         return [each.id for each in found], is_last
 
 
-POSTGRES_URL = os.environ.get("FARCALL_TEST_POSTGRES_URL")
-"""An empty database; everything in it is deleted."""
-
-
-@pytest.fixture(params=["sqlite", *(["postgresql"] if POSTGRES_URL else [])])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    engine = make_engine(POSTGRES_URL or "" if request.param == "postgresql" else f"sqlite:///{tmp_path / 'a.db'}")
-    if request.param == "postgresql":
-        with engine.begin() as conn:
-            conn.execute(text("DROP SCHEMA public CASCADE"))
-            conn.execute(text("CREATE SCHEMA public"))
+@pytest.fixture
+def world(store_url: str) -> Iterator[World]:
+    engine = make_engine(store_url)
     migrate(engine)
     with engine.begin() as conn:
         yield World(conn)

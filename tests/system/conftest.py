@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from farcall import Executor
 from farcall.testing.processes import EndpointProcess, ProcessSystem, process_system
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for postgres_server
 
 PROCESSES = """\
 engine:

@@ -1,4 +1,4 @@
-"""The operator's command, `farcall-service`: start, stop, status, version.
+"""The operator's command, `farcall-service`: start, stop, status, migrate, check, version.
 
 Composes the service with the user's token store. What is heavy (FastAPI, SQLAlchemy) is imported by `start` alone.
 """
@@ -13,6 +13,7 @@ import json
 import logging
 import logging.handlers
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,7 @@ __all__ = ["main"]
 
 _logger = logging.getLogger("farcall.cli.service")  # by name: the background process runs this as __main__
 
+EX_USAGE = 64
 EX_UNAVAILABLE, EX_SOFTWARE, EX_CANTCREAT, EX_TEMPFAIL, EX_CONFIG = 69, 70, 73, 75, 78
 EX_INTERRUPTED = 130
 NOT_RUNNING = 3
@@ -80,13 +82,33 @@ def _settings_options(command: Callable[..., None]) -> Callable[..., None]:
     return file(data_dir(command))
 
 
+def _without_password(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """The store's URL; on the command line, which everybody on the machine can read, without a password."""
+    if value and _PASSWORD.search(value):
+        _fail(
+            "A password in --store can be read by everybody on this machine (`ps`). Leave it out there, and give it by "
+            "PGPASSFILE or PGPASSWORD, or give the whole URL as FARCALL_STORE.",
+            EX_USAGE,
+        )
+    return value or None
+
+
+_PASSWORD = re.compile(r"^\w+://[^/?@]*:[^/?]*@|[?&]password=", re.IGNORECASE)
+_store_option = click.option(
+    "--store",
+    callback=_without_password,
+    metavar="URL",
+    help="postgresql://USER@HOST/DATABASE, or sqlite:///FILE.  [default: $FARCALL_STORE, else SQLite in the data dir]",
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="farcall-service")
 def main() -> None:
     """Run a Farcall service: it takes functions and tasks, keeps them safe, and hands results back.
 
-    One process, with its own database (SQLite) and message broker. Whoever starts it is its administrator, and is
-    logged in to it at once.
+    One process, with its own message broker, and a database: SQLite, or the PostgreSQL that `--store` names. Whoever
+    starts it is its administrator, and is logged in to it at once.
 
     \b
     Examples:
@@ -104,6 +126,7 @@ def main() -> None:
 @click.option(
     "--amqp-port", type=click.IntRange(0, 65535), help="For the message broker; 0: any free.  [default: 5672]"
 )
+@_store_option
 @click.option("--log-level", type=click.Choice(_LOG_LEVELS), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Of service.log.  [default: text]")
 @_settings_options
@@ -119,6 +142,7 @@ def start(detach: bool, settings_file: Path | None, data_dir: Path | None, ready
       farcall-service start --detach
       farcall-service start --port 0 --amqp-port 0 --data-dir /tmp/farcall
       farcall-service start --settings /etc/farcall/service.toml
+      farcall-service start --store postgresql://farcall@db.example.org/farcall
     """
     settings = _effective(settings_file, {**given, "data_dir": data_dir}).settings
     data_dir = settings.data_dir
@@ -196,6 +220,56 @@ def status(settings_file: Path | None, data_dir: Path | None, as_json: bool) -> 
 
 
 @main.command()
+@_store_option
+@_settings_options
+@click.option("--sql", "as_sql", is_flag=True, help="Print the statements instead, for somebody else to run.")
+def migrate(store: str | None, settings_file: Path | None, data_dir: Path | None, as_sql: bool) -> None:
+    """Bring the store's tables up to date with this release, while no service uses them.
+
+    `start` does so by itself; this is for sites where the service's role may not change tables.
+    """
+    from farcall.service.db.upkeep import shown_url, upgrade_sql, upgrade_store
+
+    settings = _effective(settings_file, {"store": store, "data_dir": data_dir}).settings
+    data_dir, url = settings.data_dir, settings.store_url
+    with _reporting(None):
+        if as_sql:
+            click.echo(upgrade_sql(url), nl=False)
+            return
+        if settings.store is None:
+            _make_data_dir(data_dir)
+            statefile.DataDirLock(data_dir).acquire()  # until this process ends
+        os.umask(0o077)
+        changed = upgrade_store(url)
+        _out.print(escape(f"{shown_url(url)} {'was brought' if changed else 'is'} up to date."))
+
+
+@main.command()
+@_store_option
+@_settings_options
+@click.option("--json", "as_json", is_flag=True, help="For scripts; `ok` says whether a service can start.")
+def check(store: str | None, settings_file: Path | None, data_dir: Path | None, as_json: bool) -> None:
+    """Connect to what the service needs, and say what is wrong and what to do. Changes nothing.
+
+    Exit status 69 if a service could not work like this.
+    """
+    from farcall.service.db.upkeep import check_store
+
+    findings = check_store(_effective(settings_file, {"store": store, "data_dir": data_dir}).settings.store_url)
+    ok = all(finding.status != "failed" for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"ok": ok, "findings": [vars(finding) for finding in findings]}))
+    else:
+        for finding in findings:
+            colour = {"ok": "green", "warning": "yellow", "failed": "red"}[finding.status]
+            _out.print(f"[bold {colour}]{finding.status:7}[/]  {escape(finding.text)}")
+            if finding.remedy:
+                _out.print(f"         → {escape(finding.remedy)}")
+    if not ok:
+        raise SystemExit(EX_UNAVAILABLE)
+
+
+@main.command()
 def version() -> None:
     """Show the version."""
     click.echo(__version__)
@@ -221,6 +295,7 @@ class _Report:
 @contextlib.contextmanager
 def _reporting(fd: int | None) -> Iterator[_Report]:
     """Errors that an operator can do something about become a message and an exit status."""
+    from farcall.service.db.errors import StoreError
     from farcall.service.ports import CannotListen
 
     report = _Report(fd)
@@ -228,7 +303,7 @@ def _reporting(fd: int | None) -> Iterator[_Report]:
         yield report
     except FarcallError as exc:
         known: dict[type[FarcallError], int] = {CannotListen: EX_UNAVAILABLE, statefile.DataDirBusy: EX_CANTCREAT}
-        exit_status = known.get(type(exc), EX_SOFTWARE)
+        exit_status = EX_UNAVAILABLE if isinstance(exc, StoreError) else known.get(type(exc), EX_SOFTWARE)
         report.send({"ok": False, "message": str(exc), "exit": exit_status})
         _fail(str(exc), exit_status)
     except Exception as exc:
@@ -278,6 +353,8 @@ async def _serve(settings: ServiceSettings, report: _Report, is_foreground: bool
 
 
 def _state_of(settings: ServiceSettings, running: RunningService) -> ServiceState:
+    from farcall.service.db.upkeep import shown_url
+
     return ServiceState(
         pid=os.getpid(),
         process_start=statefile.process_start(os.getpid()),
@@ -288,6 +365,7 @@ def _state_of(settings: ServiceSettings, running: RunningService) -> ServiceStat
         started_at=time.time(),
         version=__version__,
         log=str(settings.data_dir / "service.log"),
+        store=shown_url(settings.store_url),
     )
 
 
@@ -411,6 +489,7 @@ def _print_banner(data_dir: Path, state: ServiceState, administrator: str, how_t
             ("REST", f"{state.url} (described at {state.url}/docs)"),
             ("Broker", f"amqp://{host}:{state.amqp_port}"),
             ("Data", str(data_dir)),
+            ("Store", state.store),
             ("Log", state.log),
             ("Process", str(state.pid)),
             ("Administrator", f"{administrator} ({logged_in})"),
@@ -451,6 +530,7 @@ def _status_lines(data_dir: Path, state: ServiceState, inside: dict[str, Any]) -
         ("REST", state.url),
         ("Broker port", str(state.amqp_port)),
         ("Data", str(data_dir)),
+        ("Store", state.store),
         ("Log", state.log),
     ]
     if "error" in inside:

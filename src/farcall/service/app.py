@@ -19,8 +19,8 @@ from farcall.service.accounts.authenticator import Authenticator
 from farcall.service.accounts.authority import BrokerAuthority
 from farcall.service.accounts.store import ensure_secret
 from farcall.service.context import Service
-from farcall.service.db.engine import Database, make_engine
-from farcall.service.db.migrations import migrate
+from farcall.service.db.engine import Database
+from farcall.service.db.upkeep import upgrade_store
 from farcall.service.endpoints import routes as endpoints_routes
 from farcall.service.functions import routes as functions_routes
 from farcall.service.ops import routes as ops_routes
@@ -51,6 +51,7 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
 
     Raises:
         SchemaTooNew: the database is of a newer release.
+        StoreError: the database does not let us in, or another service uses it.
         OSError: the broker's port cannot be had.
     """
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -125,9 +126,5 @@ def create_app(settings: ServiceSettings, service: Service | None = None) -> Fas
 
 
 def _migrate(url: str) -> None:
-    engine = make_engine(url)
-    try:
-        if migrate(engine):
-            _logger.info("The database schema was brought up to date", extra={"event": "db.migrated"})
-    finally:
-        engine.dispose()
+    if upgrade_store(url):
+        _logger.info("The database schema was brought up to date", extra={"event": "db.migrated"})

@@ -6,7 +6,7 @@ docs/reference/settings.md explains each of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,8 @@ class ServiceSettings:
 
     Attributes:
         data_dir: holds the database, the log and the state files; private to the operator.
-        database_url: SQLAlchemy URL; None means SQLite in `data_dir`.
+        store: URL of PostgreSQL or SQLite, passwords and all: never shown or logged; None means SQLite in
+            `data_dir`.
         public_host: host name put into the broker URLs that are handed out; None means the host by which the
             HTTP request reached the service.
         amqp_advertised_port: likewise the port; None means the port that the embedded broker listens on.
@@ -37,7 +38,7 @@ class ServiceSettings:
     """
 
     data_dir: Path
-    database_url: str | None = None
+    store: str | None = field(default=None, repr=False)
     host: str = "127.0.0.1"
     port: int = 5000
     amqp_port: int = 5672
@@ -74,5 +75,5 @@ class ServiceSettings:
 
     @property
     def store_url(self) -> str:
-        """The SQLAlchemy URL of the store."""
-        return self.database_url or f"sqlite:///{self.data_dir / 'farcall.db'}"
+        """The URL of the store, with its password if it has one."""
+        return self.store or f"sqlite:///{self.data_dir / 'farcall.db'}"

@@ -44,7 +44,9 @@ class DataDirBusy(FarcallError):
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceState:
-    """Who runs and where. `process_start` tells the process from a later one with the same number."""
+    """Who runs and where. `process_start` tells the process from a later one with the same number; `store` holds no
+    password.
+    """
 
     pid: int
     process_start: int | None
@@ -55,6 +57,7 @@ class ServiceState:
     started_at: float
     version: str
     log: str
+    store: str = ""
 
 
 class DataDirLock:

@@ -8,6 +8,7 @@ was under way, and nobody waits for a timer. Statements themselves are in the `s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -18,10 +19,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from farcall.wire.errors import FarcallError, ServiceUnavailable
+from farcall.service.db import sessions
+from farcall.service.db.errors import StoreMisnamed
+from farcall.wire.errors import FarcallError, InvalidRequest, ServiceUnavailable
 
 __all__ = ["Database", "make_engine"]
 
@@ -30,6 +32,8 @@ _logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _GROUP_UNITS = 256
 """Units in one transaction at most, so that the first does not wait for very many."""
+_SETTLE_S = 1.0
+"""After a commit of unknown outcome only: how often the database is asked what became of it."""
 
 
 @dataclass(slots=True)
@@ -47,7 +51,7 @@ class Database:
     """The store of one service. Made and closed on the event loop.
 
     Args:
-        url: SQLAlchemy URL of SQLite (a file) or PostgreSQL, with a schema that `migrate` made.
+        url: of SQLite (a file) or PostgreSQL, with a schema that `migrate` made.
         readers: threads for reading.
     """
 
@@ -65,7 +69,13 @@ class Database:
         self._writer.start()
 
     async def read(self, run: Callable[..., T], *args: Any) -> T:
-        """Run `run(connection, *args)` on a reading thread. It sees everything committed before the call."""
+        """Run `run(connection, *args)` on a reading thread. It sees everything committed before the call.
+
+        It may run twice, if the session turns out to be lost.
+
+        Raises:
+            ServiceUnavailable: the database does not answer.
+        """
         return await self._loop.run_in_executor(self._readers, self._read, run, args)
 
     async def write(
@@ -105,43 +115,68 @@ class Database:
         await self._loop.run_in_executor(None, self._writer.join)
         await self._loop.run_in_executor(None, self._readers.shutdown)
         for connection in self._connections:
-            connection.close()
+            sessions.let_go(connection)
         self._engine.dispose()
 
     # Reading threads.
 
     def _read(self, run: Callable[..., T], args: tuple[Any, ...]) -> T:
         connection: Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._engine.connect()
-            self._connections.append(connection)
-        with connection.begin():
-            return run(connection, *args)
+        if connection is not None:
+            try:
+                return _in_transaction(connection, run, args)
+            except Exception:
+                if not sessions.is_lost(connection):
+                    raise
+                # Nobody has seen anything of this reading, and the database may have been restarted long ago.
+                self._connections.remove(connection)
+                self._local.connection = None
+                sessions.let_go(connection)
+        try:
+            connection = sessions.connect_reader(self._engine)
+        except Exception as exc:
+            _logger.debug("No session for reading", extra={"event": "db.no_reader", "reason": sessions.reason_of(exc)})
+            raise sessions.no_answer() from None
+        try:
+            answer = _in_transaction(connection, run, args)
+        except Exception:
+            is_lost = sessions.is_lost(connection)
+            sessions.let_go(connection)
+            if is_lost:
+                raise sessions.no_answer() from None
+            raise
+        self._local.connection = connection
+        self._connections.append(connection)
+        return answer
 
     # The writing thread.
 
     def _write_loop(self) -> None:
-        connection: Connection | None = None
+        session = sessions.WriterSession(self._engine)
         running = True
         while running:
-            group, running = self._gather()
+            group, running = self._gather(wait_s=_SETTLE_S if session.is_unsettled else None)
+            begun = time.perf_counter()
             if group:
-                begun = time.perf_counter()
-                connection = self._commit(connection, group)
-                self._loop.call_soon_threadsafe(self._told, group, time.perf_counter() - begun)
-        if connection is not None:
-            connection.close()
+                self._commit(session, group)
+            elif session.is_unsettled:
+                with contextlib.suppress(Exception):  # logged there; the next round tries again
+                    session.connection()
+            # What an earlier transaction turned out to have done comes before what this one did.
+            self._loop.call_soon_threadsafe(self._told, session.take_settled(), group, time.perf_counter() - begun)
+        session.close()
 
-    def _told(self, group: Sequence[_Unit], seconds: float) -> None:
-        _resolve(group)
-        self.on_group(len(group), seconds)
+    def _told(self, settled: Sequence[sessions.Told], group: Sequence[_Unit], seconds: float) -> None:
+        _resolve(settled, group)
+        if group:
+            self.on_group(len(group), seconds)
 
-    def _gather(self) -> tuple[list[_Unit], bool]:
-        """What has come, at least one unit; and whether more may come."""
+    def _gather(self, wait_s: float | None) -> tuple[list[_Unit], bool]:
+        """What has come, at least one unit unless the time is over; and whether more may come."""
         group: list[_Unit] = []
         while len(group) < _GROUP_UNITS:
             try:
-                unit = self._units.get_nowait() if group else self._units.get()
+                unit = self._units.get_nowait() if group else self._units.get(timeout=wait_s)
             except queue.Empty:
                 break
             if unit is None:
@@ -149,34 +184,54 @@ class Database:
             group.append(unit)
         return group, True
 
-    def _commit(self, connection: Connection | None, group: Sequence[_Unit]) -> Connection | None:
-        """Run and commit. Returns the connection to go on with: None after a failure, for a failed commit leaves
-        one behind whose transaction neither goes on nor ends.
-        """
+    def _commit(self, session: sessions.WriterSession, group: Sequence[_Unit]) -> None:
         try:
-            if connection is None:
-                connection = self._engine.connect()
-            if not _try_group(connection, group, savepoints=False):
-                for unit in group:
-                    unit.result = unit.error = None
-                _try_group(connection, group, savepoints=True)
+            try:
+                _run_group(session, group)
+            except sessions.SessionLost as exc:
+                if exc.is_unsettled:
+                    raise
+                # Lost before the commit: nothing of it is stored, so it is done again, once, in a new session.
+                _run_group(session, group)
+        except sessions.SessionLost:
+            _fail(group, sessions.no_answer())
+        except ServiceUnavailable as exc:
+            _fail(group, exc)
         except Exception as exc:
             _logger.exception("A transaction could not be committed", extra={"event": "db.commit_failed"})
-            for unit in group:
-                # A unit that was refused keeps its answer; nothing of the others is stored.
-                if unit.error is None:
-                    unit.error = _unavailable(exc)
-            if connection is not None:
-                connection.invalidate()
-                connection.close()
-            return None
-        return connection
+            _fail(group, _unavailable(exc))
 
 
-def _try_group(connection: Connection, group: Sequence[_Unit], *, savepoints: bool) -> bool:
-    """Run the units in one transaction. False: one failed and spoilt it, nothing is stored."""
-    transaction = connection.begin()
-    try:
+def _in_transaction(connection: Connection, run: Callable[..., T], args: tuple[Any, ...]) -> T:
+    with connection.begin():
+        return run(connection, *args)
+
+
+def _run_group(session: sessions.WriterSession, group: Sequence[_Unit]) -> None:
+    """Run the units and commit, whether or not some of them fail. Raises what `_try_group` raises."""
+    for savepoints in (False, True):
+        for unit in group:
+            unit.result = unit.error = None
+        if _try_group(session, group, savepoints=savepoints):
+            break
+
+
+def _fail(group: Sequence[_Unit], error: FarcallError) -> None:
+    for unit in group:
+        # A unit that was refused keeps its answer; nothing of the others is stored.
+        if unit.error is None:
+            unit.error = error
+
+
+def _try_group(session: sessions.WriterSession, group: Sequence[_Unit], *, savepoints: bool) -> bool:
+    """Run the units in one transaction. False: one failed and spoilt it, nothing is stored.
+
+    Raises:
+        SessionLost: the database went away.
+        ServiceUnavailable: it does not answer.
+    """
+    connection = session.connection()
+    with session.transaction() as transaction:
         for unit in group:
             try:
                 if savepoints or unit.savepoint:
@@ -187,31 +242,42 @@ def _try_group(connection: Connection, group: Sequence[_Unit], *, savepoints: bo
             except FarcallError as exc:
                 unit.error = exc
             except Exception as exc:
-                unit.error = _unavailable(exc) if _is_operational(connection, exc) else exc
-                _logger.exception("A unit of writing failed", extra={"event": "db.unit_failed"})
+                session.check()
+                unit.error = _error_of_unit(connection, exc)
                 if not (savepoints or unit.savepoint):
                     transaction.rollback()
                     return False
-        transaction.commit()
-    finally:
-        if transaction.is_active:
-            transaction.rollback()
+        session.commit(transaction, lambda: [(u.then, u.result) for u in group if u.error is None and u.then])
     return True
 
 
-def _resolve(group: Sequence[_Unit]) -> None:
+def _resolve(settled: Sequence[sessions.Told], group: Sequence[_Unit]) -> None:
+    for then, result in settled:
+        _tell(then, result)
     for unit in group:
         if unit.error is not None:
             if not unit.future.done():
                 unit.future.set_exception(unit.error)
             continue
         if unit.then is not None:
-            try:
-                unit.then(unit.result)
-            except Exception:
-                _logger.exception("What follows a commit failed", extra={"event": "db.then_failed"})
+            _tell(unit.then, unit.result)
         if not unit.future.done():
             unit.future.set_result(unit.result)
+
+
+def _tell(then: Callable[[Any], None], result: Any) -> None:
+    try:
+        then(result)
+    except Exception:
+        _logger.exception("What follows a commit failed", extra={"event": "db.then_failed"})
+
+
+def _error_of_unit(connection: Connection, exc: Exception) -> Exception:
+    """What the caller of a unit that failed is told."""
+    if sessions.is_text_fault(connection, exc):
+        return InvalidRequest("A text in the request cannot be stored: it is too long, or has a NUL character in it.")
+    _logger.exception("A unit of writing failed", extra={"event": "db.unit_failed"})
+    return _unavailable(exc) if _is_operational(connection, exc) else exc
 
 
 def _is_operational(connection: Connection, exc: BaseException) -> bool:
@@ -226,10 +292,17 @@ def _unavailable(exc: BaseException) -> ServiceUnavailable:
 
 
 def make_engine(url: str, *, pool_size: int = 1) -> Engine:
-    """An engine whose transactions behave alike on both databases, durable after each commit."""
-    if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=pool_size, pool_pre_ping=True)
-    engine = create_engine(url, pool_size=pool_size, connect_args={"check_same_thread": False})
+    """An engine whose transactions behave alike on both databases, durable after each commit.
+
+    Raises:
+        StoreMisnamed: the URL is of neither, cannot be understood, or the driver is not installed.
+    """
+    if sessions.is_postgres_url(url):
+        made: Engine = sessions.postgres().make_postgres_engine(url)
+        return made
+    if not url.startswith("sqlite:///"):
+        raise StoreMisnamed("The store is named by a URL that begins with postgresql:// or sqlite:///.")
+    engine = create_engine(url, pool_size=pool_size, connect_args={"check_same_thread": False}, hide_parameters=True)
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

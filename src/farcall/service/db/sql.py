@@ -24,6 +24,9 @@ _INSERT_SIZES: Final = (64, 16, 4, 1)
 """Rows per statement; few sizes, so that few statements are compiled. 64 rows of 14 columns stay below the 999
 parameters that every SQLite takes."""
 
+_COPY_ROWS: Final = 16
+"""From so many rows on PostgreSQL takes them faster by its COPY than as the parameters of a statement."""
+
 T = TypeVar("T")
 
 
@@ -131,6 +134,9 @@ class Insert:
 
     def run(self, conn: Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Insert rows of values as the driver takes them."""
+        if len(rows) >= _COPY_ROWS and conn.dialect.name == "postgresql":
+            self._copy(conn, rows)
+            return
         at = 0
         for size in _INSERT_SIZES:
             while len(rows) - at >= size:
@@ -138,6 +144,13 @@ class Insert:
                 cursor.execute(self._text(conn, size), [value for row in rows[at : at + size] for value in row])
                 cursor.close()
                 at += size
+
+    def _copy(self, conn: Connection, rows: Sequence[Sequence[Any]]) -> None:
+        cursor: Any = conn.connection.cursor()
+        with cursor.copy(f"COPY {self._table.name} ({', '.join(self._columns)}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+        cursor.close()
 
     def _text(self, conn: Connection, size: int) -> str:
         key = (conn.dialect.name, size)

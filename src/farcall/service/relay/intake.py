@@ -18,7 +18,7 @@ from farcall.service.ops.measures import Histogram, Stopwatch
 from farcall.service.relay import store
 from farcall.service.relay.results import MALFORMED_RESULT, ParsedResult, Unreadable, failure_result, parse_result
 from farcall.service.relay.store import Recorded
-from farcall.wire.errors import FarcallError, ServiceUnavailable
+from farcall.wire.errors import ServiceUnavailable
 
 __all__ = ["Intake", "IntakeCounters"]
 
@@ -134,7 +134,7 @@ class Intake:
         """Raises ServiceUnavailable. One result that the store does not take must not keep the others out."""
         try:
             await self._db.write(store.record_results, results, self._clock(), then=self._recorded)
-        except FarcallError:
+        except ServiceUnavailable:
             raise
         except Exception as exc:
             if len(results) > 1:

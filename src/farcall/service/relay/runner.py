@@ -26,6 +26,7 @@ from farcall.service.relay.store import EndedTask, Recorded, StoredTask, Submiss
 from farcall.service.relay.sweeper import Sweeper
 from farcall.service.relay.transport import Transport
 from farcall.service.settings import ServiceSettings
+from farcall.wire.errors import ServiceUnavailable
 from farcall.wire.topology import BrokerUser, GroupQueue, UserKind, group_queue, task_queue, task_queue_owner
 
 __all__ = ["Relay"]
@@ -251,6 +252,8 @@ class Relay:
             if delivered:
                 await self._db.write(store.write_delivered, delivered)
                 self._results.written(delivered)
+        except ServiceUnavailable as exc:
+            _logger.warning("Reports were not written", extra={"event": "relay.flush_failed", "reason": str(exc)})
         except Exception:
             _logger.exception("Reports could not be written", extra={"event": "relay.flush_failed"})
 

@@ -6,7 +6,16 @@ from alembic import context
 
 from farcall.service.db.tables import metadata
 
-connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
+given = context.config.attributes
+if context.is_offline_mode():  # the statements are printed
+    context.configure(
+        dialect_name=given["dialect"],
+        output_buffer=given["output"],
+        target_metadata=metadata,
+        render_as_batch=True,
+        literal_binds=True,
+    )
+else:
+    context.configure(connection=given["connection"], target_metadata=metadata, render_as_batch=True)
 with context.begin_transaction():
     context.run_migrations()
