@@ -366,6 +366,15 @@ def test_a_name_that_did_not_travel_is_explained(run: Run, in_main: Callable[[st
     assert "'not_there' is not known inside the function" in of_script.data
 
 
+def test_it_is_explained_too_where_the_main_module_has_the_name_that_multiprocessing_gives(
+    in_main: Callable[[str, str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task(in_main("def asks(): return not_there", "asks"))
+    monkeypatch.setitem(sys.modules, "__mp_main__", sys.modules["__main__"])
+    monkeypatch.setattr(sys.modules["__main__"], "__name__", "__mp_main__")
+    assert "'not_there' is not known inside the function" in opened(run_task(task)).data
+
+
 def test_other_errors_of_names_get_no_such_advice(run: Run) -> None:
     def fails_in_an_installed_module() -> None:
         import textwrap

@@ -478,13 +478,9 @@ def list_endpoints(common: _Common, as_json: bool) -> None:
     if not rows:
         click.echo(f"No endpoints in {common.base}. `{common.command('configure NAME')}` makes one.")
         return
-    from rich.console import Console
-    from rich.table import Table
+    from farcall.cli.tables import print_table
 
-    table = Table("ID", "Status", "Name")
-    for row in rows:
-        table.add_row(row[0] or "", row[1], row[2])
-    Console(highlight=False).print(table)
+    print_table(("ID", "Status", "Name"), [(row[0] or "", row[1], row[2]) for row in rows])
 
 
 def _row(directory: EndpointDirectory) -> tuple[str | None, str, str]:

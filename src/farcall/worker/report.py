@@ -130,10 +130,9 @@ def _missing_name_hint(exc: BaseException) -> str:
 
 def _is_of_installed_module(namespace: Mapping[str, Any]) -> bool:
     name = namespace.get("__name__")
-    if not isinstance(name, str) or name == "__main__":  # functions of the caller's script get the worker's __main__
-        return False
-    module = sys.modules.get(name)
-    return module is not None and vars(module) is namespace
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    # Functions of the caller's script get the worker's main module, which has other names in child processes.
+    return module is not None and module is not sys.modules.get("__main__") and vars(module) is namespace
 
 
 def _strip(told: Any, *, is_ours: bool) -> None:  # a traceback.TracebackException
