@@ -371,7 +371,10 @@ def test_every_route_but_the_open_ones_needs_a_token(alice: User) -> None:
                 url = before + str(uuid.uuid4()) + rest.partition("}")[2]
             answers[method.upper(), path] = stranger.request(method, url, json={}).status_code
     is_open = {key for key, status in answers.items() if status != 401}
-    assert is_open == {("GET", "/v2/version"), ("GET", "/healthz")}
+    # /metrics answers this machine, and nobody who comes by way of a proxy.
+    assert is_open == {("GET", path) for path in ("/v2/version", "/healthz", "/readyz", "/metrics")}
+    by_proxy = stranger.get("/metrics", headers={"X-Forwarded-For": "192.0.2.1"})
+    assert by_proxy.status_code in (401, 403)
 
 
 def test_a_revoked_token_is_worth_nothing(shared_system: ProcessSystem) -> None:
