@@ -34,4 +34,5 @@ def measure(root: Path, tasks: int) -> dict[str, float]:
             **loads.megabyte_echo(submit),  # type: ignore[arg-type]
         }
     finally:
+        executor.scale_in_facade(1)  # shutdown alone leaves the workers until they miss its heartbeats
         executor.shutdown()
