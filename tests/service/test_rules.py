@@ -199,7 +199,7 @@ def test_a_direct_endpoint_may_register() -> None:
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"direct": False}, "direct"),
+        ({"multi_user": True}, "direct"),
         ({"multi_user": True}, "multi_user"),
         ({"high_assurance": True}, "high_assurance"),
         ({"authentication_policy": ENDPOINT_ID}, "authentication_policy"),

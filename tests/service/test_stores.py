@@ -46,7 +46,7 @@ class World:
         new = NewFunction(name="f", code=CODE, description=None, metadata={"a": 1}, public=False, group_id=None)
         functions.add_function(conn, self.function_id, self.ada.id, new, NOW)
         self.plan = endpoint_rules.plan_registration(EndpointRegistration(endpoint_name="here", direct=True))
-        endpoints.add_endpoint(conn, self.endpoint_id, self.ada, self.plan, "127.0.0.1", NOW)
+        endpoints.add_endpoint(conn, self.endpoint_id, self.ada, self.plan, "127.0.0.1", "localhost", NOW)
 
     def submit(self, count: int = 1, now: float = NOW, **request: Any) -> tasks.Submitted:
         key = request.pop("key", None)
@@ -123,7 +123,7 @@ def test_generations_grow_when_a_credential_is_revoked(world: World) -> None:
     assert accounts.revoke_broker_credential(world.conn, world.ada.id) == 2
     assert accounts.broker_generation(world.conn, sdk) == 2
     agent = BrokerUser(kind=UserKind.ENDPOINT, id=world.endpoint_id, generation=1)
-    endpoints.register_again(world.conn, world.endpoint_id, world.ada, world.plan, None, NOW)
+    endpoints.register_again(world.conn, world.endpoint_id, world.ada, world.plan, None, "localhost", NOW)
     assert accounts.broker_generation(world.conn, agent) == 2
     endpoints.lock_endpoint(world.conn, world.endpoint_id, world.ada, NOW, 5.0)
     assert accounts.broker_generation(world.conn, agent) == 3
@@ -145,13 +145,13 @@ def test_a_registration_replaces_all_that_was_told_before(world: World) -> None:
         metadata={"hostname": "h"},
     )
     register = endpoints.register_again
-    register(world.conn, world.endpoint_id, world.ada, endpoint_rules.plan_registration(full), "::1", NOW)
+    register(world.conn, world.endpoint_id, world.ada, endpoint_rules.plan_registration(full), "::1", "localhost", NOW)
     stored = endpoints.read_endpoint(world.conn, world.endpoint_id)
     assert stored is not None
     assert stored.rights.admins == {world.bob.id}
     assert stored.rights.allowed_functions == {world.function_id}
     assert (stored.display_name, stored.metadata, stored.ip_address) == ("Here", {"hostname": "h"}, "::1")
-    register(world.conn, world.endpoint_id, world.ada, world.plan, None, NOW)
+    register(world.conn, world.endpoint_id, world.ada, world.plan, None, "localhost", NOW)
     stored = endpoints.read_endpoint(world.conn, world.endpoint_id)
     assert stored is not None
     assert stored.rights.admins == frozenset()
@@ -163,7 +163,7 @@ def test_lists_show_ones_own_or_all_that_one_may_see(world: World) -> None:
     def add(**told: Any) -> str:
         endpoint_id = new_id()
         plan = endpoint_rules.plan_registration(EndpointRegistration(endpoint_name="e", direct=True, **told))
-        endpoints.add_endpoint(world.conn, endpoint_id, world.bob, plan, None, NOW)
+        endpoints.add_endpoint(world.conn, endpoint_id, world.bob, plan, None, "localhost", NOW)
         return endpoint_id
 
     public, shared, _ = add(public=True), add(admins=[world.ada.id]), add()

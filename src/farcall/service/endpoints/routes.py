@@ -26,6 +26,7 @@ from farcall.service.endpoints.documents import (
 from farcall.service.endpoints.store import StoredEndpoint
 from farcall.service.functions.routes import Deleted
 from farcall.service.ids import canonical_uuid, new_id
+from farcall.service.managers.commands import queue_infos
 from farcall.service.web.bodies import json_response, read_json, without_nones
 from farcall.service.web.openapi import described
 from farcall.wire.errors import (
@@ -35,17 +36,8 @@ from farcall.wire.errors import (
     InvalidRequest,
     ResourceLocked,
 )
-from farcall.wire.rest import EndpointRegistration, PublishKwargs, QueueInfo, RegistrationResponse, to_document
-from farcall.wire.topology import (
-    HEARTBEATS,
-    RESULTS,
-    TASKS,
-    BrokerUser,
-    UserKind,
-    heartbeat_key,
-    result_key,
-    task_queue,
-)
+from farcall.wire.rest import EndpointRegistration, QueueInfo, RegistrationResponse, to_document
+from farcall.wire.topology import BrokerUser, UserKind, command_queue
 
 __all__ = ["SHAPES", "router"]
 
@@ -96,9 +88,11 @@ async def register_endpoint(request: Request) -> Response:
     service, caller = service_of(request), await caller_of(request)
     plan = rules.plan_registration(await read_json(request, _registration))
     endpoint_id = new_id()
-    generation = await service.db.write(store.add_endpoint, endpoint_id, caller, plan, _peer(request), service.clock())
+    generation = await service.db.write(
+        store.add_endpoint, endpoint_id, caller, plan, _peer(request), host_of(request), service.clock()
+    )
     service.relay.endpoint_registered(endpoint_id, generation)
-    return _registered(request, endpoint_id, generation)
+    return _registered(request, endpoint_id, generation, is_direct=plan.direct)
 
 
 @router.put(
@@ -121,10 +115,11 @@ async def register_endpoint_again(request: Request, endpoint_id: str) -> Respons
         caller,
         plan,
         _peer(request),
+        host_of(request),
         service.clock(),
         then=partial(service.relay.endpoint_registered, endpoint_id),
     )
-    return _registered(request, endpoint_id, generation)
+    return _registered(request, endpoint_id, generation, is_direct=plan.direct)
 
 
 @router.get(
@@ -333,24 +328,16 @@ async def _lock(request: Request, endpoint_id: str) -> tuple[str, float]:
     return endpoint_id, now + lock_s
 
 
-def _registered(request: Request, endpoint_id: str, generation: int) -> Response:
+def _registered(request: Request, endpoint_id: str, generation: int, *, is_direct: bool) -> Response:
     """The answer to a registration. Source: wire protocol, endpoint registration, response."""
     user = BrokerUser(kind=UserKind.ENDPOINT, id=endpoint_id, generation=generation)
     url = service_of(request).broker_url(user, host_of(request))
-
-    def publisher(exchange: str, key: str) -> QueueInfo:
-        how = PublishKwargs(exchange=exchange, routing_key=key)
-        return QueueInfo(connection_url=url, exchange=exchange, queue=exchange, queue_publish_kwargs=how)
-
-    return json_response(
-        without_nones(
-            to_document(
-                RegistrationResponse(
-                    endpoint_id=endpoint_id,
-                    heartbeat_queue_info=publisher(HEARTBEATS, heartbeat_key(endpoint_id)),
-                    result_queue_info=publisher(RESULTS, result_key(endpoint_id)),
-                    task_queue_info=QueueInfo(connection_url=url, exchange=TASKS, queue=task_queue(endpoint_id)),
-                )
-            )
-        )
+    infos = queue_infos(endpoint_id, url)
+    answer = RegistrationResponse(
+        endpoint_id=endpoint_id,
+        heartbeat_queue_info=infos["heartbeat_queue_info"],
+        result_queue_info=infos["result_queue_info"],
+        task_queue_info=infos["task_queue_info"] if is_direct else None,
+        command_queue_info=None if is_direct else QueueInfo(connection_url=url, queue=command_queue(endpoint_id)),
     )
+    return json_response(without_nones(to_document(answer)))

@@ -41,6 +41,9 @@ class Endpoint:
     Attributes:
         allowed_functions: None means any.
         locked_until: Unix seconds; None or past means not locked.
+        direct: works a task queue itself; else it is a manager, which starts user endpoints.
+        multi_user: a manager with the privilege to run each person's tasks as themselves.
+        manager_id: of a user endpoint: who starts it. Its owner is who submitted.
     """
 
     id: str
@@ -53,6 +56,8 @@ class Endpoint:
     credential_generation: int
     locked_until: float | None
     is_deleted: bool
+    multi_user: bool = False
+    manager_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +69,7 @@ class NewEndpoint:
     description: str | None
     public: bool
     direct: bool
+    multi_user: bool
     subscription_id: str | None
     allowed_functions: Sequence[str] | None
     admins: Sequence[str] | None
@@ -84,11 +90,10 @@ def plan_registration(request: EndpointRegistration) -> NewEndpoint:
         raise _not_offered("high_assurance", "High-assurance endpoints are")
     if request.authentication_policy is not None:
         raise _not_offered("authentication_policy", "Authentication policies are")
-    if not request.direct or request.multi_user:
+    if request.direct and request.multi_user:
         raise InvalidRequest(
-            "This release of Farcall registers only endpoints that run tasks themselves (member 'direct' true, "
-            "'multi_user' false), as `farcall-endpoint` does. Managers of user endpoints, so also the agents of "
-            "Globus Compute 4, come with a later release."
+            "members 'direct' and 'multi_user' exclude each other: a process that runs tasks itself runs all of them "
+            "as one user."
         )
     for member in ("display_name", "description"):
         text = getattr(request, member)
@@ -100,6 +105,7 @@ def plan_registration(request: EndpointRegistration) -> NewEndpoint:
         description=request.description,
         public=request.public,
         direct=request.direct,
+        multi_user=request.multi_user,
         subscription_id=request.subscription_uuid
         and canonical_uuid(request.subscription_uuid, "member 'subscription_uuid'"),
         allowed_functions=_uuids(request.allowed_functions, "allowed_functions"),
@@ -122,6 +128,10 @@ def check_reregistration(endpoint: Endpoint | None, endpoint_id: str, caller: Id
             "without an id (remove its endpoint.json)."
         )
     _refuse_deleted(endpoint)
+    if endpoint.manager_id is not None:
+        raise EndpointAccessForbidden(
+            f"Endpoint {endpoint_id} is a user endpoint: only its manager {endpoint.manager_id} starts it."
+        )
     if endpoint.owner_id != caller.id:
         raise EndpointAccessForbidden(f"Endpoint {endpoint_id} belongs to somebody else.")
     if endpoint.locked_until is not None and now < endpoint.locked_until:
@@ -158,6 +168,13 @@ def check_use(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> 
     everything as its owner. Raises EndpointNotFound, EndpointAccessForbidden.
     """
     endpoint = _found(endpoint, endpoint_id)
+    if endpoint.manager_id is not None:
+        raise EndpointAccessForbidden(
+            f"Endpoint {endpoint_id} is a user endpoint: submit to its manager {endpoint.manager_id} instead, which "
+            "starts it when it is needed."
+        )
+    if endpoint.multi_user:
+        return endpoint  # runs each person's tasks as themselves, if it can map them
     if not is_manager(endpoint, caller):
         raise EndpointAccessForbidden(
             f"You may not run functions on endpoint {endpoint_id}: it runs tasks as its owner, so only the owner "

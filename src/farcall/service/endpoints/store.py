@@ -49,7 +49,13 @@ class StoredEndpoint:
 
 
 def add_endpoint(
-    conn: Connection, endpoint_id: str, caller: Identity, endpoint: NewEndpoint, ip_address: str | None, now: float
+    conn: Connection,
+    endpoint_id: str,
+    caller: Identity,
+    endpoint: NewEndpoint,
+    ip_address: str | None,
+    reached_host: str,
+    now: float,
 ) -> int:
     """Store a first registration. Returns the generation of its broker login."""
     conn.execute(
@@ -59,6 +65,7 @@ def add_endpoint(
             owner_id=caller.id,
             subscription_admin_verified=False,
             ip_address=ip_address,
+            reached_host=reached_host,
             credential_generation=1,
             created_at=now,
             registered_at=now,
@@ -68,7 +75,13 @@ def add_endpoint(
 
 
 def register_again(
-    conn: Connection, endpoint_id: str, caller: Identity, endpoint: NewEndpoint, ip_address: str | None, now: float
+    conn: Connection,
+    endpoint_id: str,
+    caller: Identity,
+    endpoint: NewEndpoint,
+    ip_address: str | None,
+    reached_host: str,
+    now: float,
 ) -> int:
     """Replace all that was told before. Returns the generation of the new broker login; older ones are void.
 
@@ -84,6 +97,7 @@ def register_again(
         endpoint_id,
         **_told(endpoint),
         ip_address=ip_address,
+        reached_host=reached_host,
         credential_generation=generation,
         locked_until=None,
         registered_at=now,
@@ -163,7 +177,11 @@ def list_endpoints(conn: Connection, caller: Identity, own_only: bool) -> Sequen
         endpoints.c.public,
         endpoints.c.admins_json,
     )
-    statement = select(*columns).where(endpoints.c.deleted_at.is_(None)).order_by(endpoints.c.created_at)
+    statement = (
+        select(*columns)
+        .where(endpoints.c.deleted_at.is_(None), endpoints.c.manager_id.is_(None))
+        .order_by(endpoints.c.created_at)
+    )
     if own_only:
         statement = statement.where(endpoints.c.owner_id == caller.id)
     else:
@@ -196,7 +214,7 @@ def _told(endpoint: NewEndpoint) -> dict[str, Any]:
         "display_name": endpoint.display_name,
         "description": endpoint.description,
         "public": endpoint.public,
-        "multi_user": False,
+        "multi_user": endpoint.multi_user,
         "high_assurance": False,
         "direct": endpoint.direct,
         "subscription_id": endpoint.subscription_id,
@@ -219,6 +237,8 @@ _FIND = Prepared(
         endpoints.c.credential_generation,
         endpoints.c.locked_until,
         endpoints.c.deleted_at,
+        endpoints.c.multi_user,
+        endpoints.c.manager_id,
     ).where(_which)
 )
 _READ = select(endpoints).where(_which)
@@ -242,4 +262,6 @@ def _rights(row: Any) -> Endpoint:  # a row with the columns of _FIND
         credential_generation=row.credential_generation,
         locked_until=row.locked_until,
         is_deleted=row.deleted_at is not None,
+        multi_user=bool(row.multi_user),
+        manager_id=row.manager_id,
     )

@@ -56,7 +56,12 @@ def check_options(options: Mapping[str, Any] | None) -> None:
 
 
 def user_endpoint_id(
-    manager_id: str, identity_id: str, options: Mapping[str, Any] | None, runtime: Mapping[str, Any] | None
+    manager_id: str,
+    identity_id: str,
+    options: Mapping[str, Any] | None,
+    *,
+    python_version: str | None,
+    runtime: Mapping[str, Any] | None,
 ) -> str:
     """The user endpoint that a submission belongs to: the same for the same manager, person, options and Python.
 
@@ -64,12 +69,11 @@ def user_endpoint_id(
     minor, and of the SDK): a process of its own for every laptop and kernel version would help nobody.
 
     Args:
+        python_version: the submitter's, `major.minor`.
         runtime: `user_runtime` of the submission.
     """
-    told = runtime or {}
-    python = str(told.get("python_version") or "").split(".")[:2]
-    sdk = str(told.get("globus_compute_sdk_version") or "")
-    key = _canonical([manager_id, identity_id, dict(options or {}), python, sdk])
+    sdk = str((runtime or {}).get("globus_compute_sdk_version") or "")
+    key = _canonical([manager_id, identity_id, dict(options or {}), python_version, sdk])
     return str(uuid.uuid5(_NAMESPACE, key))
 
 

@@ -22,6 +22,8 @@ from farcall.service.db.tables import (
 )
 from farcall.service.endpoints.store import find_endpoint
 from farcall.service.functions.store import find_functions, read_codes
+from farcall.service.managers.rules import user_endpoint_id, user_endpoint_name
+from farcall.service.managers.store import ensure_user_endpoint
 from farcall.service.relay.results import TaskRef
 from farcall.service.relay.store import Recorded, StoredTask, SubmissionHeaders, end_tasks
 from farcall.service.tasks import rules
@@ -51,12 +53,15 @@ class Submitted:
     """A stored submission.
 
     Attributes:
+        endpoint_id: whose queue the tasks go to.
+        manager_id: who starts that endpoint; None if it starts by itself.
         tasks: as they are to be published; empty if the answer is a repetition.
         codes: the functions whose code the caller did not have.
     """
 
     response: SubmitResponse
     endpoint_id: str
+    manager_id: str | None = None
     tasks: Sequence[StoredTask] = ()
     headers: SubmissionHeaders | None = None
     codes: dict[str, str] | None = None
@@ -124,9 +129,13 @@ def submit(
             )
     found = find_functions(conn, plan.function_ids)
     group = _find_group(conn, plan.group_id)
-    rules.check_submission(plan, find_endpoint(conn, plan.endpoint_id), found, group)
+    endpoint = rules.check_submission(plan, find_endpoint(conn, plan.endpoint_id), found, group)
+    runtime_json = None if plan.user_runtime is None else encode_text(plan.user_runtime)
+    queue_id = plan.endpoint_id if endpoint.direct else _user_endpoint_id(plan)
     if admit is not None:
-        admit(plan.endpoint_id, len(plan.calls))
+        admit(queue_id, len(plan.calls))
+    if not endpoint.direct:
+        _ensure_user_endpoint(conn, plan, queue_id, runtime_json, now)
     first = next_numbers(conn, "tasks", len(plan.calls))
     stored = [
         StoredTask(
@@ -141,12 +150,12 @@ def submit(
         for at, call in enumerate(plan.calls)
     ]
     _write_group(conn, plan, group, now)
-    headers = _write_submission(conn, plan, first)
-    caller_id, group_id, endpoint_id, state = plan.caller.id, plan.group_id, plan.endpoint_id, TaskState.RECEIVED.value
+    headers = _write_submission(conn, plan, runtime_json, first)
+    caller_id, group_id, state = plan.caller.id, plan.group_id, TaskState.RECEIVED.value
     _ADD_TASKS.run(
         conn,
         [
-            (each.seq, each.id, first, group_id, caller_id, endpoint_id, each.function_id, state, each.size_chars, now)
+            (each.seq, each.id, first, group_id, caller_id, queue_id, each.function_id, state, each.size_chars, now)
             for each in stored
         ],
     )
@@ -155,7 +164,8 @@ def submit(
         _REMEMBER.run(conn, [(caller_id, plan.idempotency_key, encode_text(plan.response), now)])
     return Submitted(
         response=plan.response,
-        endpoint_id=endpoint_id,
+        endpoint_id=queue_id,
+        manager_id=None if endpoint.direct else endpoint.id,
         tasks=stored,
         headers=headers,
         codes=read_codes(conn, [each for each in plan.function_ids if each not in known_codes]),
@@ -255,7 +265,34 @@ def _write_group(conn: Connection, plan: SubmissionPlan, group: Group | None, no
         conn.execute(update(task_groups).where(task_groups.c.id == group.id).values(has_queue=True))
 
 
-def _write_submission(conn: Connection, plan: SubmissionPlan, first_seq: int) -> SubmissionHeaders:
+def _user_endpoint_id(plan: SubmissionPlan) -> str:
+    return user_endpoint_id(
+        plan.endpoint_id,
+        plan.caller.id,
+        plan.user_endpoint_config,
+        python_version=plan.python_version,
+        runtime=plan.user_runtime,
+    )
+
+
+def _ensure_user_endpoint(
+    conn: Connection, plan: SubmissionPlan, queue_id: str, runtime_json: str | None, now: float
+) -> None:
+    ensure_user_endpoint(
+        conn,
+        queue_id,
+        manager_id=plan.endpoint_id,
+        owner_id=plan.caller.id,
+        name=user_endpoint_name(plan.endpoint_id, queue_id),
+        options=plan.user_endpoint_config,
+        runtime_json=runtime_json,
+        now=now,
+    )
+
+
+def _write_submission(
+    conn: Connection, plan: SubmissionPlan, runtime_json: str | None, first_seq: int
+) -> SubmissionHeaders:
     headers = SubmissionHeaders(
         encode_text(plan.resource_specification) if plan.resource_specification else None,
         encode_text(plan.result_serializers) if plan.result_serializers else None,
@@ -267,7 +304,7 @@ def _write_submission(conn: Connection, plan: SubmissionPlan, first_seq: int) ->
             (
                 first_seq,
                 first_seq + len(plan.calls) - 1,
-                plan.user_runtime_json,
+                runtime_json,
                 headers.resource_specification_json,
                 headers.result_serializers_json,
                 encode_text(plan.user_endpoint_config) if plan.user_endpoint_config else None,
