@@ -9,6 +9,7 @@ derived by the client (prefix + task group id). Source: wire protocol, AMQP topo
     default exchange             → queue <endpoint>.commands   service writes, that manager reads
     default exchange             → queue tg.<identity>.<task group>   service writes, that identity reads
     default exchange             → queue tg.<identity>.<task group>.<reader>   ours: each reader gets a copy of its own
+    exchange groups (direct)     → both kinds of tg queue, by the name of the shared one; RabbitMQ only
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from farcall.wire.messages import is_uuid_text
 __all__ = [
     "COMPAT_SDK_VERSION",
     "EXCHANGES",
+    "GROUPS",
     "HEARTBEATS",
     "HEADER_FUNCTION",
     "HEADER_HIGH_ASSURANCE",
@@ -37,9 +39,11 @@ __all__ = [
     "GroupQueue",
     "UserKind",
     "command_queue",
+    "command_queue_owner",
     "group_queue",
     "group_queue_prefix",
     "heartbeat_key",
+    "is_endpoint_queue",
     "may_access",
     "may_publish",
     "result_key",
@@ -51,6 +55,8 @@ __all__ = [
 TASKS: Final = "tasks"
 RESULTS: Final = "results"
 HEARTBEATS: Final = "heartbeats"
+GROUPS: Final = "groups"
+"""On RabbitMQ only, and the service's alone."""
 
 EXCHANGES: Final = {TASKS: "direct", RESULTS: "topic", HEARTBEATS: "topic"}
 """Exchange → kind."""
@@ -80,6 +86,16 @@ def task_queue_owner(queue: str) -> str | None:
 
 def command_queue(endpoint_id: str) -> str:
     return f"{endpoint_id}.commands"
+
+
+def command_queue_owner(queue: str) -> str | None:
+    """The manager whose command queue this is, or None if it is another kind of queue."""
+    return queue[: -len(".commands")] if queue.endswith(".commands") else None
+
+
+def is_endpoint_queue(queue: str) -> bool:
+    """Whether an endpoint reads this queue: tasks or commands. Both are bound to the exchange of tasks by their name."""
+    return task_queue_owner(queue) is not None or command_queue_owner(queue) is not None
 
 
 def result_key(endpoint_id: str) -> str:

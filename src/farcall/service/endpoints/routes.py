@@ -91,7 +91,7 @@ async def register_endpoint(request: Request) -> Response:
     generation = await service.db.write(
         store.add_endpoint, endpoint_id, caller, plan, _peer(request), host_of(request), service.clock()
     )
-    service.relay.endpoint_registered(endpoint_id, generation)
+    service.relay.endpoint_registered(endpoint_id, generation, is_direct=plan.direct)
     return _registered(request, endpoint_id, generation, is_direct=plan.direct)
 
 
@@ -117,7 +117,7 @@ async def register_endpoint_again(request: Request, endpoint_id: str) -> Respons
         _peer(request),
         host_of(request),
         service.clock(),
-        then=partial(service.relay.endpoint_registered, endpoint_id),
+        then=partial(service.relay.endpoint_registered, endpoint_id, is_direct=plan.direct),
     )
     return _registered(request, endpoint_id, generation, is_direct=plan.direct)
 

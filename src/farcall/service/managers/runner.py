@@ -26,6 +26,7 @@ _RETRY_S: Final = 1.0
 _TEXT_LIMIT_CHARS: Final = 8 * 1024
 
 _logger = logging.getLogger(__name__)
+BrokerUrl = Callable[[BrokerUser, str | None], str]
 _Event = Callable[[], Awaitable[Iterable[Command]]]
 
 
@@ -34,7 +35,6 @@ class UserEndpointStarts:
 
     Args:
         publish: to a queue of the broker.
-        broker_url: the URL by which a login reaches the broker, given the host by which its manager reached us.
         on_ended: told of tasks that were ended here, after the commit.
         batch: how many tasks are ended in one transaction.
         clock: Unix seconds.
@@ -44,7 +44,6 @@ class UserEndpointStarts:
         self,
         db: Database,
         publish: Callable[[str, Sequence[Outgoing]], None],
-        broker_url: Callable[[BrokerUser, str | None], str],
         on_ended: Callable[[Recorded], None],
         *,
         batch: int,
@@ -52,7 +51,7 @@ class UserEndpointStarts:
     ) -> None:
         self._db = db
         self._publish = publish
-        self._broker_url = broker_url
+        self._broker_url: BrokerUrl | None = None
         self._on_ended = on_ended
         self._batch = batch
         self._clock = clock
@@ -62,6 +61,15 @@ class UserEndpointStarts:
         self._worker: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_stopping = False
+
+    def begin(self, broker_url: BrokerUrl) -> None:
+        """Events that came before this are taken now.
+
+        Args:
+            broker_url: the URL by which a login reaches the broker, given the host by which its manager reached us.
+        """
+        self._broker_url = broker_url
+        self._wake()
 
     # --- Events ----------------------------------------------------------------------------------------------
 
@@ -129,7 +137,10 @@ class UserEndpointStarts:
 
     def _enqueue(self, event: _Event) -> None:
         self._events.append(event)
-        if self._worker is None and not self._is_stopping:
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._events and self._worker is None and self._broker_url is not None and not self._is_stopping:
             self._worker = asyncio.get_running_loop().create_task(self._work())
 
     async def _work(self) -> None:
@@ -162,7 +173,7 @@ class UserEndpointStarts:
 
     async def _send(self, command: SendStart) -> None:
         found = await self._db.read(store.read_start_order, command.user_endpoint_id)
-        if found is None:
+        if found is None or self._broker_url is None:
             return
         user = BrokerUser(kind=UserKind.ENDPOINT, id=command.user_endpoint_id, generation=found.generation)
         url = self._broker_url(user, found.reached_host)

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
-from farcall.broker import Delivery
 from farcall.service.relay import presence
 from farcall.service.relay.presence import Presence
+from farcall.service.relay.transport import Incoming
 from farcall.wire.messages import is_uuid_text
 from farcall.wire.states import TaskState
 from farcall.wire.topology import heartbeat_key
@@ -79,6 +79,8 @@ class Reports:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.unreadable = 0
+        self.on_error: Callable[[str, str], None] = lambda endpoint_id, text: None
+        """Told of notices that something could not be started: in whose name, and the text for the user."""
         self._clock = clock
         self._presences: dict[str, Presence] = {}
         self._latest: dict[str, tuple[str, float]] = {}
@@ -103,7 +105,7 @@ class Reports:
         self._dirty.discard(endpoint_id)
         self._moves.pop(endpoint_id, None)
 
-    def take(self, deliveries: Sequence[Delivery]) -> bool:
+    def take(self, deliveries: Sequence[Incoming]) -> bool:
         """Reports have come. Returns whether there is something to be written (`take_unwritten`)."""
         for delivery in deliveries:
             try:
@@ -137,7 +139,7 @@ class Reports:
         self._dirty.clear()
         return Unwritten(reports, moves)
 
-    def _take_one(self, delivery: Delivery) -> None:
+    def _take_one(self, delivery: Incoming) -> None:
         if len(delivery.body) > _REPORT_LIMIT_BYTES:
             raise ValueError(f"it has {len(delivery.body)} bytes; the limit is {_REPORT_LIMIT_BYTES}")
         if delivery.body[:1] != b"\x01":
@@ -152,6 +154,10 @@ class Reports:
             raise ValueError("it speaks of another endpoint than its sender")
         text = bytes(raw).decode()
         state = _state_decoder.decode(text)
+        error = state.get("error")
+        if error is not None:  # says nothing of what works, if something does
+            self.on_error(endpoint_id, error if isinstance(error, str) else "It could not be started.")
+            return
         now = self._clock()
         known = self._presences.get(endpoint_id, Presence())
         self._presences[endpoint_id] = presence.after_report(known, state, now=now)

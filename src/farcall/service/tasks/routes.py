@@ -244,12 +244,12 @@ async def _submit(service: Service, plan: SubmissionPlan) -> SubmitResponse:
         for function_id, code in (submitted.codes or {}).items():
             relay.codes.put(function_id, code)
         if submitted.queue_owner_id is not None:
-            relay.ensure_group_queue(submitted.queue_owner_id, submitted.response.task_group_id)
+            relay.group_submitted(submitted.queue_owner_id, submitted.response.task_group_id)
         if submitted.headers is not None:
             count = len(submitted.tasks)
             relay.measures.accepted += count
             queue_limit.submitted(submitted.endpoint_id, count)
-            relay.submitted(submitted.endpoint_id, submitted.tasks, submitted.headers)
+            relay.submitted(submitted.endpoint_id, submitted.tasks, submitted.headers, submitted.manager_id)
 
     await queue_limit.prepare(plan.endpoint_id)
     try:
@@ -259,6 +259,8 @@ async def _submit(service: Service, plan: SubmissionPlan) -> SubmitResponse:
     except EndpointQueueFull:
         relay.measures.queue_full += 1
         raise
+    if submitted.manager_id is not None:
+        await queue_limit.prepare(submitted.endpoint_id)  # known from the next submission on
     if _logger.isEnabledFor(logging.DEBUG):
         _logger.debug(
             "Tasks were accepted",
