@@ -94,7 +94,7 @@ def command_queue_owner(queue: str) -> str | None:
 
 
 def is_endpoint_queue(queue: str) -> bool:
-    """Whether an endpoint reads this queue: tasks or commands. Both are bound to the exchange of tasks by their name."""
+    """Whether an endpoint reads this queue (tasks or commands). Both are bound to the exchange of tasks by name."""
     return task_queue_owner(queue) is not None or command_queue_owner(queue) is not None
 
 
