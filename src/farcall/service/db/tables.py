@@ -306,6 +306,7 @@ endpoints = Table(
     Column("manager_id", _Id, index=True),
     Column("user_options_json", Text),
     Column("user_runtime_json", Text),
+    Column("incarnation", String(64)),  # which process of it has what it took (`relay.custody`)
     Column("reached_host", String(255)),  # of managers: by which name they reach us, for the logins that they hand on
 )
 

@@ -18,8 +18,10 @@ __all__ = ["Command", "FailTasks", "Look", "SendStart", "Starts"]
 KEEP_ALIVE_S: Final = 5.0
 """At most this often is a user endpoint that works asked for."""
 
-FIRST_PATIENCE_S: Final = 45.0
-"""How long a start may take before it is asked for again: engines on a cluster import much."""
+FIRST_PATIENCE_S: Final = 10.0
+"""How long a start may take before it is asked for again. A manager whose user endpoint is just starting takes a second
+request for a keep-alive; one that had not noticed yet that the user endpoint died has only now reason to start it.
+"""
 
 PATIENCE_LIMIT_S: Final = 600.0
 TRANSIENT_PAUSE_S: Final = 5.0
@@ -119,6 +121,7 @@ class Starts:
         if not user.is_attached:
             return []
         user.is_attached = False
+        user.asked_at = None  # it has had its start
         user.deaths += 1
         return [Look(manager_id, user_endpoint_id)]
 

@@ -83,13 +83,21 @@ class Relay:
             stored_s=measures.stored_s,
         )
         self._tasks = TaskFeeds(
-            db, transport, self.codes, side.window, settings.page_tasks, measures=measures, clock=clock
+            db,
+            transport,
+            self.codes,
+            side.window,
+            settings.page_tasks,
+            measures=measures,
+            last_report=self.reports.latest,
+            clock=clock,
         )
         self._results = results
         self.starts = UserEndpointStarts(
             db, transport.publish, self.ended_here, batch=settings.sweep_batch, clock=clock
         )
         self.reports.on_error = self.starts.reported_error
+        self.reports.on_report = self._tasks.custodian.reported
         self._sweeper = Sweeper(settings, db, clock, on_ended=self.ended_here, on_idle=results.drop_idle_queues)
         self._clock = clock
         self._flush_timer: asyncio.TimerHandle | None = None
@@ -120,6 +128,7 @@ class Relay:
         await self._sweeper.stop()
         await self.intake.stop()
         await self.starts.stop()
+        await self._tasks.custodian.stop()
         await self.settle()
         if self._flush_timer is not None:
             self._flush_timer.cancel()
@@ -184,7 +193,7 @@ class Relay:
         self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint was deleted")
         for queue in (task_queue(endpoint_id), command_queue(endpoint_id)):
             self._transport.drop_queue(queue, if_unused=False)
-        self._tasks.detached(endpoint_id)
+        self._tasks.forget(endpoint_id)
         self.starts.forget(endpoint_id)
         self.reports.forget(endpoint_id)
         job = asyncio.get_running_loop().create_task(self._sweeper.finish_deletion(endpoint_id))

@@ -16,4 +16,5 @@ def upgrade() -> None:
     op.add_column("endpoints", sa.Column("user_options_json", sa.Text))
     op.add_column("endpoints", sa.Column("user_runtime_json", sa.Text))
     op.add_column("endpoints", sa.Column("reached_host", sa.String(255)))
+    op.add_column("endpoints", sa.Column("incarnation", sa.String(64)))
     op.create_index("ix_endpoints_manager_id", "endpoints", ["manager_id"])
