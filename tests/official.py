@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -191,6 +192,8 @@ class OfficialEndpoint:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        # Whoever stops it with a command waits until it is gone, and a process that nobody waits for never is.
+        threading.Thread(target=self._process.wait, daemon=True).start()
         wait_for_line(self.log, "Awaiting messages from queue", end)
 
     def stop(self) -> None:

@@ -1,8 +1,8 @@
 """The programs that must run alike with either SDK, at either endpoint: `python programs.py FAMILY CALLS`.
 
-FAMILY is the package to import, `globus_compute_sdk` or `farcall`; CALLS is a JSON list of [name, arguments]. For each of
-them it prints a line `ANSWER` with a JSON object: `name`, and `value` or `error`. Nothing is imported but the standard
-library and the family, because the official packages live in a venv of their own.
+FAMILY is the package to import, `globus_compute_sdk` or `farcall`; CALLS is a JSON list of [name, arguments]. For each
+of them it prints a line `ANSWER` with a JSON object: `name`, and `value` or `error`. Nothing is imported but the
+standard library and the family, because the official packages live in a venv of their own.
 """
 
 from __future__ import annotations
@@ -125,7 +125,9 @@ def strategies(sdk: Any, endpoint: str) -> Any:
 
 
 def reload_tasks(sdk: Any, endpoint: str) -> Any:
-    with sdk.Executor(endpoint_id=endpoint) as ex:
+    import uuid  # a group of its own: executors of one process share theirs
+
+    with sdk.Executor(endpoint_id=endpoint, task_group_id=str(uuid.uuid4())) as ex:
         first = [ex.submit(twice, n) for n in range(4)]
         values = [each.result(TIMEOUT_S) for each in first]
         group = ex.task_group_id

@@ -49,8 +49,10 @@ def make_world(root: Path, system: ProcessSystem, official: OfficialSide) -> Wor
     headers = {"Authorization": f"Bearer {stranger.token}"}
     answer = httpx.post(f"{system.service.url}/v3/endpoints", json=registration, headers=headers)
     there = official.endpoint()
+    operators = dict(system.commands.env)
     system.commands.env.update(ours.env)
     here = system.endpoint("here", OUR_THREADS)
+    system.commands.env.update(operators)
     foreign_id = answer.raise_for_status().json()["endpoint_id"]
     return World(system, official, ours, {"official endpoint": there, "our endpoint": here}, foreign_id)
 
@@ -114,8 +116,8 @@ def test_a_program_runs_alike_in_every_pairing(pairing: dict[str, Any], name: st
 
 def test_every_strategy_carries_code_and_data_in_every_pairing(pairing: dict[str, Any]) -> None:
     values = value_of(pairing["strategies"])
-    assert len(values) == 10
-    assert values == dict.fromkeys(values, [1, "a", 1, "a"])
+    assert len(values) == 9
+    assert all(value == [1, "a", 1, "a"] for value in values.values())
 
 
 def test_an_endpoint_is_shown_with_all_members(pairing: dict[str, Any]) -> None:
@@ -149,7 +151,8 @@ def test_other_options_are_another_user_endpoint(world: World, sdk: str) -> None
 def test_a_user_endpoint_that_cannot_be_started_fails_its_tasks_with_the_reason(world: World, sdk: str) -> None:
     endpoint = world.endpoints["official endpoint"].id
     text = world.sdk(sdk).program("failure", endpoint=endpoint, options={"workers": "a lot"})
-    assert "max_workers" in text or "a lot" in text
+    assert "Failed to start" in text
+    assert "'str' and 'int'" in text
 
 
 def test_a_killed_user_endpoint_comes_back_to_its_tasks(world: World, tmp_path: Path) -> None:
@@ -202,7 +205,7 @@ def test_an_endpoint_that_is_stopped_remotely_ends_and_can_be_started_again(worl
 
 
 def test_the_commands_work(world: World) -> None:
-    """configure, start, list, whoami, stop and delete of the released endpoint."""
+    """configure, start, whoami, stop and delete of the released endpoint."""
     endpoint = world.official.endpoint("by-command", THREADS)
     assert world.official.client.id[:8] in endpoint.command("whoami").stdout
     assert world.official.program("look", endpoint=endpoint.id)[0] == "online"

@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from farcall.service.accounts.rules import Identity
 from farcall.service.context import caller_of, host_of, service_of
 from farcall.service.endpoints import rules, store
 from farcall.service.endpoints.documents import (
@@ -158,8 +159,7 @@ async def list_endpoints(request: Request) -> Response:
 )
 async def get_endpoint(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
-    stored = await _read(request, endpoint_id)
-    rules.check_view(stored.rights, stored.rights.id, caller)
+    stored = await _read_visible(request, endpoint_id, caller)
     return json_response(endpoint_document(stored, with_config=rules.is_manager(stored.rights, caller)))
 
 
@@ -169,8 +169,7 @@ async def get_endpoint(request: Request, endpoint_id: str) -> Response:
 )
 async def get_endpoint_status(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
-    stored = await _read(request, endpoint_id)
-    rules.check_view(stored.rights, stored.rights.id, caller)
+    stored = await _read_visible(request, endpoint_id, caller)
     report, reported_at = _latest_report(request, stored)
     details = dict(report or {})
     if not rules.is_manager(stored.rights, caller):
@@ -220,7 +219,7 @@ async def lock_endpoint_v2(request: Request, endpoint_id: str) -> Response:
 async def delete_endpoint(request: Request, endpoint_id: str) -> Response:
     service, caller = service_of(request), await caller_of(request)
     endpoint_id = _id(endpoint_id)
-    told = partial(service.relay.endpoint_deleted, endpoint_id)
+    told = service.relay.endpoints_deleted
     await service.db.write(store.delete_endpoint, endpoint_id, caller, service.clock(), then=told)
     return json_response(Deleted())
 
@@ -233,8 +232,8 @@ async def delete_endpoint(request: Request, endpoint_id: str) -> Response:
 )
 async def get_allowed_functions(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
-    stored = await _read(request, endpoint_id)
-    allowed = rules.check_view(stored.rights, stored.rights.id, caller).allowed_functions
+    stored = await _read_visible(request, endpoint_id, caller)
+    allowed = stored.rights.allowed_functions
     return json_response(
         AllowedFunctions(endpoint_id=stored.rights.id, restricted=allowed is not None, functions=sorted(allowed or ()))
     )
@@ -263,20 +262,20 @@ async def get_console(request: Request, endpoint_id: str) -> Response:
     stored = await _read(request, endpoint_id)
     rules.check_manage(stored.rights, stored.rights.id, caller)
     wanted = request.query_params.get("user_endpoint_id")
-    if wanted is not None and canonical_uuid(wanted, "query parameter 'user_endpoint_id'") != stored.rights.id:
-        return json_response(ConsoleDocument(user_endpoints=[]))
-    report, reported_at = _latest_report(request, stored)
-    if report is None:
-        return json_response(ConsoleDocument(user_endpoints=[]))
+    wanted = None if wanted is None else canonical_uuid(wanted, "query parameter 'user_endpoint_id'")
     fields = [field.strip() for field in request.query_params.get("include_fields", "").split(",")]
-    entry = console_document(
-        stored,
-        report,
-        reported_at,
-        is_online=service_of(request).relay.reports.is_online(stored.rights.id),
-        with_config="config" in fields,
-    )
-    return json_response(ConsoleDocument(user_endpoints=[entry]))
+    working = [stored]
+    if not stored.rights.direct:
+        working = list(await service_of(request).db.read(store.read_user_endpoints, stored.rights.id))
+    entries = []
+    for each in working:
+        report, reported_at = _latest_report(request, each)
+        if (report is not None or each.rights.manager_id) and wanted in (None, each.rights.id):
+            is_online = service_of(request).relay.reports.is_online(each.rights.id)
+            entries.append(
+                console_document(each, report, reported_at, is_online=is_online, with_config="config" in fields)
+            )
+    return json_response(ConsoleDocument(user_endpoints=entries))
 
 
 @router.put(
@@ -314,6 +313,15 @@ async def _read(request: Request, endpoint_id: str) -> StoredEndpoint:
     return stored
 
 
+async def _read_visible(request: Request, endpoint_id: str, caller: Identity) -> StoredEndpoint:
+    """Raises EndpointNotFound, EndpointAccessForbidden."""
+    stored = await _read(request, endpoint_id)
+    manager_id = stored.rights.manager_id
+    manager = None if manager_id is None else await service_of(request).db.read(store.find_endpoint, manager_id)
+    rules.check_view(stored.rights, stored.rights.id, caller, manager)
+    return stored
+
+
 def _latest_report(request: Request, stored: StoredEndpoint) -> tuple[dict[str, Any] | None, float | None]:
     latest = service_of(request).relay.reports.latest(stored.rights.id)
     return latest if latest is not None else (stored.last_report, stored.last_seen_at)
@@ -323,7 +331,7 @@ async def _lock(request: Request, endpoint_id: str) -> tuple[str, float]:
     service, caller = service_of(request), await caller_of(request)
     endpoint_id = _id(endpoint_id)
     now, lock_s = service.clock(), service.settings.lock_s
-    told = partial(service.relay.endpoint_locked, endpoint_id)
+    told = service.relay.endpoints_locked
     await service.db.write(store.lock_endpoint, endpoint_id, caller, now, lock_s, then=told)
     return endpoint_id, now + lock_s
 

@@ -21,6 +21,7 @@ from farcall.wire.rest import EndpointRegistration
 __all__ = [
     "Endpoint",
     "NewEndpoint",
+    "check_end",
     "check_manage",
     "check_reregistration",
     "check_use",
@@ -148,17 +149,35 @@ def is_manager(endpoint: Endpoint, caller: Identity) -> bool:
 
 
 def check_manage(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> Endpoint:
-    """For stopping, deleting, looking inside. Raises EndpointNotFound, EndpointAccessForbidden."""
+    """For looking inside. Raises EndpointNotFound, EndpointAccessForbidden."""
     endpoint = _found(endpoint, endpoint_id)
     if not is_manager(endpoint, caller):
         raise EndpointAccessForbidden(f"Only the owner and the admins of endpoint {endpoint_id} may do this.")
     return endpoint
 
 
-def check_view(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> Endpoint:
-    """For name, status and the like. Raises EndpointNotFound, EndpointAccessForbidden."""
+def check_end(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> Endpoint:
+    """For stopping and deleting. Raises EndpointNotFound, EndpointAccessForbidden."""
+    endpoint = check_manage(endpoint, endpoint_id, caller)
+    if endpoint.manager_id is not None:
+        raise EndpointAccessForbidden(
+            f"Endpoint {endpoint_id} is a user endpoint: it ends by itself when it has nothing to do, or with its "
+            f"manager {endpoint.manager_id}."
+        )
+    return endpoint
+
+
+def check_view(
+    endpoint: Endpoint | None, endpoint_id: str, caller: Identity, manager: Endpoint | None = None
+) -> Endpoint:
+    """For name, status and the like. Raises EndpointNotFound, EndpointAccessForbidden.
+
+    Args:
+        manager: of a user endpoint: those who manage that see it, too.
+    """
     endpoint = _found(endpoint, endpoint_id)
-    if not (endpoint.public or is_manager(endpoint, caller)):
+    is_on_site = manager is not None and is_manager(manager, caller)
+    if not (endpoint.public or is_on_site or is_manager(endpoint, caller)):
         raise EndpointAccessForbidden(f"Endpoint {endpoint_id} is somebody else's and not public.")
     return endpoint
 

@@ -24,6 +24,7 @@ __all__ = [
     "list_endpoints",
     "lock_endpoint",
     "read_endpoint",
+    "read_user_endpoints",
     "register_again",
     "set_verified",
     "write_reports",
@@ -46,6 +47,8 @@ class StoredEndpoint:
     last_report: dict[str, Any] | None
     last_seen_at: float | None
     registered_at: float
+    user_runtime: Mapping[str, Any] | None = None
+    """Of user endpoints: what their user said of the Python that first submitted."""
 
 
 def add_endpoint(
@@ -105,28 +108,44 @@ def register_again(
     return generation
 
 
-def lock_endpoint(conn: Connection, endpoint_id: str, caller: Identity, now: float, lock_s: float) -> int:
-    """Void the broker login and refuse registration for `lock_s`. Returns the generation that the next will have.
+def lock_endpoint(
+    conn: Connection, endpoint_id: str, caller: Identity, now: float, lock_s: float
+) -> Sequence[tuple[str, int]]:
+    """Void the broker logins of an endpoint and of its user endpoints, and refuse registration for `lock_s`.
+
+    Returns:
+        Their ids and the generation that the next login will have; the endpoint itself first.
 
     Raises:
-        EndpointNotFound, EndpointAccessForbidden: see `rules.check_manage`.
+        EndpointNotFound, EndpointAccessForbidden: see `rules.check_end`.
     """
-    found = rules.check_manage(find_endpoint(conn, endpoint_id), endpoint_id, caller)
+    found = rules.check_end(find_endpoint(conn, endpoint_id), endpoint_id, caller)
     generation = found.credential_generation + 1
     _set(conn, endpoint_id, credential_generation=generation, locked_until=now + lock_s)
-    return generation
+    return [(endpoint_id, generation), *_void_user_endpoints(conn, found, {})]
 
 
-def delete_endpoint(conn: Connection, endpoint_id: str, caller: Identity, now: float) -> int:
-    """Mark as deleted, and void the broker login. What becomes of its tasks is the relay's business.
+def delete_endpoint(conn: Connection, endpoint_id: str, caller: Identity, now: float) -> Sequence[tuple[str, int]]:
+    """Mark as deleted, with all user endpoints, and void the broker logins. What becomes of their tasks is the relay's
+    business. Returns as `lock_endpoint`.
 
     Raises:
-        EndpointNotFound, EndpointAccessForbidden: see `rules.check_manage`.
+        EndpointNotFound, EndpointAccessForbidden: see `rules.check_end`.
     """
-    found = rules.check_manage(find_endpoint(conn, endpoint_id), endpoint_id, caller)
+    found = rules.check_end(find_endpoint(conn, endpoint_id), endpoint_id, caller)
     generation = found.credential_generation + 1
     _set(conn, endpoint_id, credential_generation=generation, deleted_at=now)
-    return generation
+    return [(endpoint_id, generation), *_void_user_endpoints(conn, found, {"deleted_at": now})]
+
+
+def _void_user_endpoints(conn: Connection, manager: Endpoint, more: Mapping[str, Any]) -> Sequence[tuple[str, int]]:
+    if manager.direct:
+        return []
+    mine = (endpoints.c.manager_id == manager.id) & endpoints.c.deleted_at.is_(None)
+    rows = conn.execute(select(endpoints.c.id, endpoints.c.credential_generation).where(mine)).all()
+    generation = endpoints.c.credential_generation + 1
+    conn.execute(update(endpoints).where(mine).values(credential_generation=generation, **more))
+    return [(row.id, row.credential_generation + 1) for row in rows]
 
 
 def set_verified(conn: Connection, endpoint_id: str, caller: Identity, is_verified: bool) -> None:
@@ -147,8 +166,10 @@ def find_endpoint(conn: Connection, endpoint_id: str) -> Endpoint | None:
 def read_endpoint(conn: Connection, endpoint_id: str) -> StoredEndpoint | None:
     """Everything, deleted or not."""
     row = conn.execute(_READ, {"id": endpoint_id}).first()
-    if row is None:
-        return None
+    return None if row is None else _stored(row)
+
+
+def _stored(row: Any) -> StoredEndpoint:  # a whole row
     return StoredEndpoint(
         rights=_rights(row),
         display_name=row.display_name,
@@ -162,7 +183,14 @@ def read_endpoint(conn: Connection, endpoint_id: str) -> StoredEndpoint | None:
         last_report=None if row.last_report_json is None else msgspec.json.decode(row.last_report_json),
         last_seen_at=row.last_seen_at,
         registered_at=row.registered_at,
+        user_runtime=None if row.user_runtime_json is None else msgspec.json.decode(row.user_runtime_json),
     )
+
+
+def read_user_endpoints(conn: Connection, manager_id: str) -> Sequence[StoredEndpoint]:
+    """The user endpoints of a manager that were not deleted, in the order in which they were first asked for."""
+    rows = conn.execute(_READ_USER_ENDPOINTS, {"manager": manager_id}).all()
+    return [_stored(row) for row in rows]
 
 
 def list_endpoints(conn: Connection, caller: Identity, own_only: bool) -> Sequence[Mapping[str, Any]]:
@@ -242,6 +270,11 @@ _FIND = Prepared(
     ).where(_which)
 )
 _READ = select(endpoints).where(_which)
+_READ_USER_ENDPOINTS = (
+    select(endpoints)
+    .where(endpoints.c.manager_id == bindparam("manager"), endpoints.c.deleted_at.is_(None))
+    .order_by(endpoints.c.created_at, endpoints.c.id)
+)
 _REPORT = (
     update(endpoints)
     .where(endpoints.c.id == bindparam("which"))

@@ -184,12 +184,23 @@ class Relay:
         self._transport.ensure_queue(queue)
         self._transport.purge(queue)
 
+    def endpoints_locked(self, locked: Iterable[tuple[str, int]]) -> None:
+        """An endpoint was stopped remotely, with its user endpoints: ids, and the generation of the next login."""
+        for endpoint_id, generation in locked:
+            self.endpoint_locked(endpoint_id, generation)
+
     def endpoint_locked(self, endpoint_id: str, generation: int) -> None:
-        """The endpoint was stopped remotely."""
+        """An endpoint's logins older than `generation` are void."""
         self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint was stopped remotely")
 
-    def endpoint_deleted(self, endpoint_id: str, generation: int) -> None:
-        """The endpoint is gone; its open tasks end, which takes its time if there are very many."""
+    def endpoints_deleted(self, deleted: Iterable[tuple[str, int]]) -> None:
+        """An endpoint is gone, with its user endpoints; their open tasks end, which takes its time if there are very
+        many.
+        """
+        for endpoint_id, generation in deleted:
+            self._endpoint_deleted(endpoint_id, generation)
+
+    def _endpoint_deleted(self, endpoint_id: str, generation: int) -> None:
         self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint was deleted")
         for queue in (task_queue(endpoint_id), command_queue(endpoint_id)):
             self._transport.drop_queue(queue, if_unused=False)
