@@ -51,10 +51,10 @@ class Site:
         assert answer["endpoint_id"] == self.id
         return list(answer["tasks"][function_id])
 
-    def submit_group(self, count: int) -> tuple[list[str], str]:
+    def submit_group(self, count: int, **more: Any) -> tuple[list[str], str]:
         """Tasks whose results are read by somebody; their ids, and the group's."""
         function_id = self.here.function_id
-        answer = self.here.ada.submit(self.id, function_id, count, user_runtime=RUNTIME, create_queue=True)
+        answer = self.here.ada.submit(self.id, function_id, count, user_runtime=RUNTIME, create_queue=True, **more)
         return list(answer["tasks"][function_id]), str(answer["task_group_id"])
 
     def next_order(self) -> Any:
@@ -89,7 +89,7 @@ def only_where_acks_are_seen(site: Site) -> None:
 
 def test_a_submission_asks_the_manager_for_a_user_endpoint_and_its_tasks_go_there(site: Site) -> None:
     before = int(time.time())
-    ids = site.submit(3, user_endpoint_config={"workers": 2})
+    ids, group_id = site.submit_group(3, user_endpoint_config={"workers": 2})
     (_, properties, body), *_ = site.attach().wait(1)
     assert properties.content_type == "application/json"
     assert before <= properties.timestamp <= time.time()
@@ -115,6 +115,7 @@ def test_a_submission_asks_the_manager_for_a_user_endpoint_and_its_tasks_go_ther
     assert ids_of(agent.wait(3)) == ids
     agent.report(**ONE, heartbeat_period=30, active=True)
     agent.finish(ids[0])
+    site.here.sdk(group_id).wait(1)
     assert site.here.task(ids[0])["status"] == "success"
 
 

@@ -145,7 +145,7 @@ class EmbeddedTransport:
     def ensure_queue(self, queue: str) -> None:
         if self._broker.has_queue(queue):
             return
-        self._broker.declare_queue(queue)
+        self._broker.declare_queue(queue, refilled=is_endpoint_queue(queue))
         if is_endpoint_queue(queue):
             self._broker.bind(queue, TASKS, queue)
 
