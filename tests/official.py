@@ -68,8 +68,13 @@ def official_python() -> Path:
     if not (venv / "complete").exists():
         shutil.rmtree(venv, ignore_errors=True)
         try:
-            _run([sys.executable, "-m", "venv", str(venv)])
-            _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *_PACKAGES])
+            uv = Path(sys.executable).parent / "uv"
+            if uv.exists():
+                _run([str(uv), "venv", "--quiet", "--python", sys.executable, str(venv)])
+                _run([str(uv), "pip", "install", "--quiet", "--python", str(python), *_PACKAGES])
+            else:
+                _run([sys.executable, "-m", "venv", str(venv)])
+                _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *_PACKAGES])
         except (subprocess.SubprocessError, OSError) as exc:
             reason = f"the packages {', '.join(_PACKAGES)} cannot be installed here: {getattr(exc, 'stderr', exc)}"
             if os.environ.get("CI") == "true":
