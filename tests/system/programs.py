@@ -90,7 +90,7 @@ def client_calls(sdk: Any, endpoint: str) -> Any:
 def exceptions(sdk: Any, endpoint: str) -> Any:
     with sdk.Executor(endpoint_id=endpoint) as ex:
         error = ex.submit(divide, 1, 0).exception(TIMEOUT_S)
-    return ["ZeroDivisionError" in f"{type(error).__name__} {error}", "divide" in str(error) or FAMILY == "farcall"]
+    return "ZeroDivisionError" in f"{type(error).__name__} {error}"
 
 
 def shell(sdk: Any, endpoint: str) -> Any:
@@ -188,8 +188,7 @@ def look(sdk: Any, endpoint: str) -> Any:
     about = client.get_endpoint_metadata(endpoint)
     listed = [each["uuid"] for each in client.get_endpoints()]
     allowed = client.get_allowed_functions(endpoint)
-    restricted = allowed is not None if FAMILY == "farcall" else allowed["restricted"]
-    return [status["status"], about["uuid"] == endpoint, endpoint in listed, restricted, sorted(about)]
+    return [status["status"], about["uuid"] == endpoint, endpoint in listed, allowed["restricted"], sorted(about)]
 
 
 def many(sdk: Any, endpoint: str, log: str, count: int, seconds: float) -> Any:

@@ -70,11 +70,14 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             yield make_world(root, system, official)
 
 
+only_embedded = pytest.mark.parametrize("world", ["embedded"], indirect=True)
+"""What does not depend on the broker."""
+
 PROGRAMS: dict[str, Any] = {
     "submit": [[2 * n for n in range(12)], 4.5],
     "registered_function": 42,
     "client_calls": [8, [0, 2, 4], "success"],
-    "exceptions": [True, True],
+    "exceptions": True,
     "shell": [[0, "hello ada\n"], "oops", 3, 124, "subprocess.TimeoutExpired", True],
     "reload_tasks": [[0, 2, 4, 6], [0, 2, 4, 6]],
     "sizes": [7 * 1024 * 1024, True, 413],
@@ -109,23 +112,27 @@ def pairing(request: pytest.FixtureRequest, answers: dict[tuple[str, str], dict[
     return answers[request.param]
 
 
+@only_embedded
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_runs_alike_in_every_pairing(pairing: dict[str, Any], name: str) -> None:
     assert value_of(pairing[name]) == PROGRAMS[name]
 
 
+@only_embedded
 def test_every_strategy_carries_code_and_data_in_every_pairing(pairing: dict[str, Any]) -> None:
     values = value_of(pairing["strategies"])
     assert len(values) == 9
     assert all(value == [1, "a", 1, "a"] for value in values.values())
 
 
+@only_embedded
 def test_an_endpoint_is_shown_with_all_members(pairing: dict[str, Any]) -> None:
     status, is_it, is_listed, restricted, members = value_of(pairing["look"])
     assert (status, is_it, is_listed, restricted) == ("online", True, True, False)
     assert set(members) >= MEMBERS
 
 
+@only_embedded
 def test_refusals_have_their_status_and_say_what_to_do(pairing: dict[str, Any]) -> None:
     assert value_of(pairing["refusals"]) == {
         "no such endpoint": [404, True],
@@ -137,6 +144,16 @@ def test_refusals_have_their_status_and_say_what_to_do(pairing: dict[str, Any]) 
     }
 
 
+@pytest.mark.parametrize("world", ["rabbitmq"], indirect=True)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("sdk", SDKS)
+def test_tasks_go_over_rabbitmq(world: World, sdk: str, endpoint: str) -> None:
+    calls = [(name, {"endpoint": world.endpoints[endpoint].id}) for name in ("submit", "reload_tasks")]
+    for answer in world.sdk(sdk).programs(calls):
+        assert value_of(answer) == PROGRAMS[answer["name"]]
+
+
+@only_embedded
 @pytest.mark.parametrize("sdk", SDKS)
 def test_other_options_are_another_user_endpoint(world: World, sdk: str) -> None:
     calls = [
@@ -147,6 +164,7 @@ def test_other_options_are_another_user_endpoint(world: World, sdk: str) -> None
     assert first == third != second
 
 
+@only_embedded
 @pytest.mark.parametrize("sdk", SDKS)
 def test_a_user_endpoint_that_cannot_be_started_fails_its_tasks_with_the_reason(world: World, sdk: str) -> None:
     endpoint = world.endpoints["official endpoint"].id
@@ -184,6 +202,7 @@ def test_a_killed_service_has_nothing_run_twice(world: World, tmp_path: Path) ->
         assert Counter(log.read_text().split()) == {str(n): 1 for n in range(60)}
 
 
+@only_embedded
 def test_tasks_wait_for_a_manager_that_is_away(world: World) -> None:
     endpoint = world.endpoints["official endpoint"]
     assert isinstance(endpoint, OfficialEndpoint)
@@ -194,6 +213,7 @@ def test_tasks_wait_for_a_manager_that_is_away(world: World) -> None:
     assert '"value"' in out, out + err
 
 
+@only_embedded
 def test_an_endpoint_that_is_stopped_remotely_ends_and_can_be_started_again(world: World) -> None:
     endpoint = world.endpoints["official endpoint"]
     assert isinstance(endpoint, OfficialEndpoint)
@@ -204,6 +224,7 @@ def test_an_endpoint_that_is_stopped_remotely_ends_and_can_be_started_again(worl
     assert world.official.program("submit", endpoint=endpoint.id) == PROGRAMS["submit"]
 
 
+@only_embedded
 def test_the_commands_work(world: World) -> None:
     """configure, start, whoami, stop and delete of the released endpoint."""
     endpoint = world.official.endpoint("by-command", THREADS)
@@ -216,6 +237,7 @@ def test_the_commands_work(world: World) -> None:
     assert not os.path.exists(endpoint.directory)
 
 
+@only_embedded
 def test_a_deleted_manager_takes_its_user_endpoints_and_their_tasks_along(world: World) -> None:
     endpoint = world.official.endpoint("doomed", THREADS)
     texts = world.ours.program("doomed", endpoint=endpoint.id)
