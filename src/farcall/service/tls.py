@@ -56,8 +56,8 @@ class NotProtected(FarcallError):
         return (
             f"The service does not listen on {self.host} without TLS: tokens, functions and data would cross the "
             "network in clear text. Give it a certificate (--tls-cert FILE --tls-key FILE); or have it listen on this "
-            "machine only (--host 127.0.0.1), alone or behind a proxy that speaks TLS; or, on a network whose every machine "
-            "you trust, say --insecure."
+            "machine only (--host 127.0.0.1), alone or behind a proxy that speaks TLS; or, on a network whose every "
+            "machine you trust, say --insecure."
         )
 
 
