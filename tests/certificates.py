@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import trustme
 
-__all__ = ["Authority", "Shows"]
+__all__ = ["Authority", "Shows", "tls_listener"]
 
 Shows = Callable[[tuple[Path, Path] | None], int]
-"""Listens with this certificate and key, or without TLS; returns the port. See `tls/conftest.py`."""
+"""Starts a `tls_listener` for the length of a test; returns its port."""
 
 
 class Authority:
@@ -50,3 +54,39 @@ class Authority:
         path = self.directory / "both-in-one.pem"
         path.write_bytes(cert.read_bytes() + key.read_bytes())
         return path
+
+
+@contextlib.contextmanager
+def tls_listener(files: tuple[Path, Path] | None) -> Iterator[int]:
+    """Listens on this machine with a certificate and its key (None: without TLS), takes connections and says nothing
+    more. Gives the port."""
+    context = None
+    if files is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*files)
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=_show, args=(listener, context))
+    thread.start()
+    try:
+        yield int(listener.getsockname()[1])
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+def _show(listener: socket.socket, context: ssl.SSLContext | None) -> None:
+    while True:
+        try:
+            taken, _ = listener.accept()
+        except OSError:
+            return
+        try:
+            if context is None:
+                taken.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            else:
+                context.wrap_socket(taken, server_side=True).close()
+        except OSError:
+            pass  # whom this certificate did not please
+        finally:
+            taken.close()

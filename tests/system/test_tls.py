@@ -19,7 +19,7 @@ import httpx
 import pika
 import pytest
 
-from certificates import Authority
+from certificates import Authority, tls_listener
 from farcall import Client, Executor
 from farcall.service.tls import ServerCertificate
 from farcall.testing.functions import by_value
@@ -104,6 +104,35 @@ def test_an_endpoint_says_what_is_wrong_and_waits(tmp_path: Path, authority: Aut
         (endpoint.directory / "config.yaml").write_text(f"ca_file: gone.pem\n{PROCESSES}")
         done = endpoint.command("start", "here", status=78)
         assert f"{endpoint.directory}/gone.pem (named by ca_file) cannot be used: no such file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("other host", "is for elsewhere.example.org, not for localhost"),
+        ("expired", "expired on"),
+        ("other authority", "was issued by 'Somebody Else', an authority that is not among"),
+        ("no TLS", "does not speak TLS"),
+    ],
+)
+def test_a_broker_that_cannot_be_trusted_is_explained(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, kind: str, says: str
+) -> None:
+    files = {
+        "other host": authority.server("elsewhere.example.org"),
+        "expired": authority.expired("localhost"),
+        "other authority": Authority(tmp_path / "other", "Somebody Else").server("localhost"),
+        "no TLS": None,
+    }[kind]
+    with tls_listener(files) as port:
+        settings = {"FARCALL_AMQP_ADVERTISED_SCHEME": "amqps", "FARCALL_AMQP_ADVERTISED_PORT": str(port)}
+        with process_system(tmp_path / "system", settings) as system:
+            trusted(system, authority, monkeypatch)
+            endpoint = system.endpoint("here", PROCESSES, start=False)
+            done = endpoint.command("start", "here", "--detach", "--wait", "1", status=75)
+            assert f"No connection to the message broker of {system.service.url} yet" in done.stderr
+            assert says in done.stderr
+            assert says in endpoint.log.read_text()
 
 
 def shown_to(port: int, authority: Authority) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
+import contextlib
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 
 sys.path.insert(1, str(Path(__file__).parents[1]))  # pytest's importlib mode leaves it out
 
-from certificates import Authority, Shows
+from certificates import Authority, Shows, tls_listener
 
 
 @pytest.fixture
@@ -23,40 +21,5 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def shows() -> Iterator[Shows]:
-    """Listens on localhost with a certificate and its key, takes connections and says nothing; returns the port."""
-    sockets: list[socket.socket] = []
-    threads: list[threading.Thread] = []
-
-    def serve(listener: socket.socket, context: ssl.SSLContext | None) -> None:
-        while True:
-            try:
-                taken, _ = listener.accept()
-            except OSError:
-                return
-            try:
-                if context is None:
-                    taken.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                else:
-                    context.wrap_socket(taken, server_side=True).close()
-            except OSError:
-                pass  # whom this certificate did not please
-            finally:
-                taken.close()
-
-    def start(files: tuple[Path, Path] | None) -> int:
-        context = None
-        if files is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*files)
-        listener = socket.create_server(("127.0.0.1", 0))
-        sockets.append(listener)
-        threads.append(threading.Thread(target=serve, args=(listener, context)))
-        threads[-1].start()
-        return int(listener.getsockname()[1])
-
-    yield start
-    for listener in sockets:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-    for thread in threads:
-        thread.join()
+    with contextlib.ExitStack() as closing:
+        yield lambda files: closing.enter_context(tls_listener(files))
