@@ -11,6 +11,7 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote
 
 from farcall.wire.topology import BrokerUser
 
@@ -83,8 +84,15 @@ def is_broker_password(secret: bytes, user: BrokerUser, password: str) -> bool:
 
 
 def connection_url(
-    secret: bytes, user: BrokerUser, *, host: str, port: int, heartbeat_s: int, scheme: str = "amqp"
+    secret: bytes,
+    user: BrokerUser,
+    *,
+    host: str,
+    port: int,
+    heartbeat_s: int,
+    scheme: str = "amqp",
+    vhost: str = "/",
 ) -> str:
-    """The URL that a client connects to the broker with. Nothing in it needs quoting but the vhost "/"."""
-    shown = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{user.name}:{broker_password(secret, user)}@{shown}:{port}/%2F?heartbeat={heartbeat_s}"
+    """The URL that a client connects to the broker with. Nothing in it needs quoting but the vhost."""
+    where = f"{f'[{host}]' if ':' in host else host}:{port}/{quote(vhost, safe='')}"
+    return f"{scheme}://{user.name}:{broker_password(secret, user)}@{where}?heartbeat={heartbeat_s}"
