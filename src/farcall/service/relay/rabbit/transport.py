@@ -117,7 +117,8 @@ class RabbitTransport:
         self._is_up = False
         self._is_closing = False
         self._up = asyncio.Event()
-        self._fault: str | None = f"RabbitMQ at {address.shown} has not answered yet"
+        self._is_told_down = False
+        self._fault: str | None = f"the message broker, RabbitMQ at {address.shown}, has not answered yet"
 
     @property
     def is_up(self) -> bool:
@@ -302,6 +303,7 @@ class RabbitTransport:
         if self._is_up or not (self._is_set_up and self._has_output):
             return
         self._is_up = True
+        self._is_told_down = False
         self._fault = None
         self._up.set()
         _logger.info("RabbitMQ is connected", extra={"event": "broker.up", "broker": self._address.shown})
@@ -309,15 +311,15 @@ class RabbitTransport:
             self._begin(self._watch_all())
 
     def _went_down(self, reason: str) -> None:
-        was_up, self._is_up = self._is_up, False
+        self._is_up = False
         self._up.clear()
-        fault = f"RabbitMQ at {self._address.shown} is not usable: {reason}"
-        if was_up or (self._fault is not None and "has not answered yet" in self._fault):
+        self._fault = f"the message broker, RabbitMQ at {self._address.shown}, cannot be used: {reason}"
+        if not self._is_told_down:  # once is enough, however often it is tried
+            self._is_told_down = True
             _logger.warning(
                 "RabbitMQ cannot be used; trying on. Tasks are accepted and kept",
                 extra={"event": "broker.down", "broker": self._address.shown, "reason": reason},
             )
-        self._fault = fault
         self._do(self._consumers.lost())
 
     async def _watch_all(self) -> None:
