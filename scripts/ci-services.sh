@@ -29,7 +29,18 @@ haproxy() {
     need haproxy "/usr/sbin/haproxy"
 }
 
+rabbitmq() {
+    # Its package would run a node; the tests make their own. The plugins that they need come with it.
+    if [ "$(id -u)" = 0 ] && [ ! -e /usr/lib/rabbitmq/bin/rabbitmq-server ] && [ ! -e /usr/sbin/policy-rc.d ]; then
+        printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+        chmod +x /usr/sbin/policy-rc.d
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+    need rabbitmq-server "/usr/lib/rabbitmq/lib/rabbitmq_server-*/plugins/rabbitmq_auth_backend_http-*"
+}
+
 missing=0
 postgresql
 haproxy
+rabbitmq
 exit $((missing * 69))

@@ -15,6 +15,7 @@ from farcall.service.db.engine import Database
 from farcall.service.ops.health import Health
 from farcall.service.ops.queues import QueueLimit, StateCounts
 from farcall.service.ops.rate import RateLimit
+from farcall.service.relay.rabbit.address import BrokerAddress
 from farcall.service.relay.runner import Relay
 from farcall.service.settings import ServiceSettings
 from farcall.service.tasks.replay import Replay
@@ -36,6 +37,7 @@ class Service:
         secret: key of the broker passwords.
         amqp_port: where the broker listens.
         certificate: of HTTPS and AMQPS; None: without TLS.
+        rabbitmq: where it is, if it is not in this process.
         clock: Unix seconds.
         started_at: by `clock`.
     """
@@ -52,19 +54,30 @@ class Service:
     secret: bytes
     amqp_port: int
     certificate: ServerCertificate | None
+    rabbitmq: BrokerAddress | None
     clock: Callable[[], float]
     started_at: float
 
     def broker_url(self, user: BrokerUser, host: str) -> str:
         """The URL by which `user` reaches the broker, if it reached us as `host`."""
+        rabbitmq = self.rabbitmq
+        if rabbitmq is not None and not rabbitmq.is_local:
+            host = rabbitmq.host
         return connection_url(
             self.secret,
             user,
             host=self.settings.public_host or host,
             port=self.settings.amqp_advertised_port or self.amqp_port,
             heartbeat_s=self.settings.amqp_heartbeat_s,
-            scheme=self.settings.amqp_advertised_scheme or ("amqps" if self.certificate is not None else "amqp"),
+            scheme=self.settings.amqp_advertised_scheme or self._amqp_scheme,
+            vhost="/" if rabbitmq is None else rabbitmq.vhost,
         )
+
+    @property
+    def _amqp_scheme(self) -> str:
+        if self.rabbitmq is not None:
+            return self.rabbitmq.scheme
+        return "amqp" if self.certificate is None else "amqps"
 
 
 def service_of(request: Request) -> Service:

@@ -26,7 +26,6 @@ class ServiceSettings:
         public_host: host name put into the broker URLs that are handed out; None means the host by which the
             HTTP request reached the service.
         amqp_advertised_port: likewise the port; None means the port that the embedded broker listens on.
-        amqp_advertised_scheme: likewise; None means amqps if there is a certificate, else amqp.
         tls_cert, tls_key: PEM files, for HTTPS and AMQPS; None: no TLS, and None: the key is in `tls_cert`, too.
         insecure: may listen on a network without TLS.
         trusted_proxies: addresses and networks whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
@@ -37,6 +36,15 @@ class ServiceSettings:
             went away before it was sent.
         requests_per_s, request_burst: of one identity, in the long run and at once; 0 requests_per_s: no limit.
         max_queued_tasks_per_endpoint: tasks of one endpoint that have not ended; 0: no limit.
+        broker: URL of RabbitMQ with the service's account, password and all: never shown or logged; None means the
+            broker in this process.
+        broker_management: URL of RabbitMQ's management interface; None means port 15672 of the same host, with the same
+            account.
+        broker_auth_secret: what RabbitMQ must name in the path when it asks about logins; None: only this machine may
+            ask.
+        broker_window_messages, broker_window_bytes: how much of one endpoint's unfinished tasks may be in RabbitMQ.
+        amqp_advertised_scheme: likewise the scheme; None means that of `broker`; without one amqps if there is a
+            certificate, else amqp.
         metrics_access: who may read /metrics; see `farcall.service.ops.routes`.
         log_format: text for people, or one JSON object per line.
     """
@@ -46,6 +54,9 @@ class ServiceSettings:
     host: str = "127.0.0.1"
     port: int = 5000
     amqp_port: int = 5672
+    broker: str | None = field(default=None, repr=False)
+    broker_management: str | None = field(default=None, repr=False)
+    broker_auth_secret: str | None = field(default=None, repr=False)
     public_host: str | None = None
     amqp_advertised_port: int | None = None
     amqp_advertised_scheme: Literal["amqp", "amqps"] | None = None
@@ -74,6 +85,8 @@ class ServiceSettings:
 
     feed_window_messages: int = 1000
     feed_window_bytes: int = 16 * 1024 * 1024
+    broker_window_messages: int = 10_000
+    broker_window_bytes: int = 64 * 1024 * 1024
     page_tasks: int = 500
     result_batch_messages: int = 1000
     result_batch_bytes: int = 16 * 1024 * 1024
