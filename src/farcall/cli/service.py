@@ -133,8 +133,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 def main() -> None:
     """Run a Farcall service: it takes functions and tasks, keeps them safe, and hands results back.
 
-    One process, with its own message broker, and a database: SQLite, or the PostgreSQL that `--store` names. Whoever
-    starts it is its administrator, and is logged in to it at once.
+    One process, with its own message broker, or the RabbitMQ that `--broker` names, and a database: SQLite, or the
+    PostgreSQL that `--store` names. Whoever starts it is its administrator, and is logged in to it at once.
 
     \b
     Examples:
@@ -174,6 +174,7 @@ def start(detach: bool, settings_file: Path | None, data_dir: Path | None, ready
       farcall-service start --settings /etc/farcall/service.toml
       farcall-service start --store postgresql://farcall@db.example.org/farcall
       farcall-service start --host 0.0.0.0 --tls-cert fullchain.pem --tls-key privkey.pem
+      FARCALL_BROKER=amqp://farcall:PASSWORD@rabbit.example.org/farcall farcall-service start
     """
     settings = _effective(settings_file, {**given, "data_dir": data_dir}).settings
     data_dir = settings.data_dir
@@ -290,8 +291,12 @@ def check(
     from farcall.service.db.upkeep import check_store
     from farcall.service.tls import check_tls
 
-    settings = _effective(settings_file, {"store": store, "data_dir": data_dir}).settings
+    settings = _effective(settings_file, {"store": store, "broker": broker, "data_dir": data_dir}).settings
     findings = [*check_store(settings.store_url), *check_tls(settings)]
+    if settings.broker is not None:
+        from farcall.service.relay.rabbit.check import check_broker
+
+        findings += check_broker(settings.broker, settings.broker_management)
     ok = all(finding.status != "failed" for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": ok, "findings": [vars(finding) for finding in findings]}))
@@ -333,6 +338,7 @@ def _reporting(fd: int | None) -> Iterator[_Report]:
     """Errors that an operator can do something about become a message and an exit status."""
     from farcall.service.db.errors import StoreError
     from farcall.service.ports import CannotListen
+    from farcall.service.relay.rabbit.address import BrokerMisnamed
     from farcall.service.tls import CertificateUnusable, NotProtected
 
     report = _Report(fd)
@@ -345,6 +351,7 @@ def _reporting(fd: int | None) -> Iterator[_Report]:
             sources.SettingsError: EX_CONFIG,
             CertificateUnusable: EX_CONFIG,
             NotProtected: EX_CONFIG,
+            BrokerMisnamed: EX_CONFIG,
         }
         exit_status = EX_UNAVAILABLE if isinstance(exc, StoreError) else known.get(type(exc), EX_SOFTWARE)
         report.send({"ok": False, "message": str(exc), "exit": exit_status})
@@ -429,6 +436,7 @@ def _state_of(settings: ServiceSettings, running: RunningService) -> ServiceStat
         log=str(settings.data_dir / "service.log"),
         store=shown_url(settings.store_url),
         tls_cert=str(settings.tls_cert or ""),
+        broker=running.service.rabbitmq.shown if running.service.rabbitmq else "",
     )
 
 
@@ -553,7 +561,7 @@ def _print_banner(data_dir: Path, state: ServiceState, administrator: str, how_t
     _print_lines(
         [
             ("REST", f"{state.url} (described at {state.url}/docs)"),
-            ("Broker", f"{scheme}://{host}:{state.amqp_port}"),
+            ("Broker", state.broker or f"{scheme}://{host}:{state.amqp_port}"),
             ("Data", str(data_dir)),
             ("Store", state.store),
             ("Log", state.log),
@@ -597,7 +605,7 @@ def _status_lines(data_dir: Path, state: ServiceState, inside: dict[str, Any]) -
     lines = [
         ("Running", f"yes, since {since} (process {state.pid}, version {state.version})"),
         ("REST", state.url),
-        ("Broker port", str(state.amqp_port)),
+        ("Broker", state.broker) if state.broker else ("Broker port", str(state.amqp_port)),
         ("Data", str(data_dir)),
         ("Store", state.store),
         ("Log", state.log),
