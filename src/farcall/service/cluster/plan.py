@@ -18,7 +18,7 @@ __all__ = ["SLOTS", "Member", "Pace", "Plan", "plan", "slot_of"]
 SLOTS: Final = 64
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Pace:
     """How fast relays notice each other's end, in seconds.
 
@@ -72,7 +72,7 @@ def slot_of(endpoint_id: str) -> int:
 
 
 def plan(
-    me: str, members: Sequence[Member], held: frozenset[int], taken: frozenset[int], *, gone_s: float = Pace.gone_s
+    me: str, members: Sequence[Member], held: frozenset[int], taken: frozenset[int], *, gone_s: float = 10.0
 ) -> Plan:
     """Decide what relay `me` does.
 

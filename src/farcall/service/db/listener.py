@@ -131,7 +131,8 @@ class Listener:
         connection = self._engine.connect()
         try:
             # Nothing that is written here needs to outlive a crash of the server: it says who is there now.
-            connection.exec_driver_sql("SET synchronous_commit = off")
+            with connection.begin():
+                connection.exec_driver_sql("SET synchronous_commit = off")
             sessions.postgres().listen(connection, heard.append)
         except BaseException:
             sessions.let_go(connection)

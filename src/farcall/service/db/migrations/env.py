@@ -18,7 +18,12 @@ if context.is_offline_mode():  # the statements are printed
         literal_binds=True,
     )
 else:
-    context.configure(connection=given["connection"], target_metadata=metadata, render_as_batch=True)
+    context.configure(
+        connection=given["connection"],
+        target_metadata=metadata,
+        render_as_batch=True,
+        transactional_ddl=True,  # as we begin transactions, SQLite can do it, too
+    )
 with context.begin_transaction():
     context.run_migrations()
     # For the releases to come: which of them may still use this.
