@@ -44,22 +44,28 @@ def test_what_is_packed_comes_out_again_in_texts_that_postgresql_takes(told: lis
     assert {unpack(text)[0] for text in texts} <= {"me"}
 
 
-def test_counts_of_one_endpoint_are_added_up() -> None:
-    told = [TasksAdded("a", 1), TasksEnded("a", 2), TasksAdded("b", 1), TasksAdded("a", 4), TasksEnded("a", 1)]
+def test_what_is_said_of_one_endpoint_is_said_together() -> None:
+    told = [
+        TasksAdded("a", 1),
+        TasksEnded("a", (1, 2)),
+        TasksAdded("b", 1),
+        TasksAdded("a", 4),
+        TasksEnded("a", (9,)),
+    ]
     (text,) = pack(told, "me")
-    assert unpack(text)[1] == [TasksAdded("a", 5), TasksEnded("a", 3), TasksAdded("b", 1)]
+    assert unpack(text)[1] == [TasksAdded("a", 5), TasksEnded("a", (1, 2, 9)), TasksAdded("b", 1)]
 
 
 def test_nothing_to_tell_is_no_text() -> None:
     assert pack([], "me") == []
 
 
-def test_many_withdrawn_tasks_are_told_in_pieces() -> None:
-    refs = [TaskRef(at, new_id(), "g", "o", "e", TaskState.RECEIVED) for at in range(500)]
+def test_many_ends_are_told_in_pieces() -> None:
+    refs = [TaskRef(2**52 + at, new_id(), "g", "o", "e", TaskState.RECEIVED) for at in range(500)]
     texts = pack(of_ends(refs, withdrawn=True), "me")
     assert all(len(text.encode()) < 8000 for text in texts)
     heard = [signal for text in texts for signal in unpack(text)[1]]
-    assert TasksEnded("e", 500) in heard
+    assert [seq for each in heard if isinstance(each, TasksEnded) for seq in each.seqs] == [ref.seq for ref in refs]
     assert [task for each in heard if isinstance(each, TasksWithdrawn) for task in each.tasks] == [
         (ref.seq, ref.id) for ref in refs
     ]

@@ -39,6 +39,7 @@ from farcall.service.statefile import ServiceState
 from farcall.wire.errors import FarcallError
 
 if TYPE_CHECKING:
+    from farcall.service.db.migrations import Half
     from farcall.service.server import RunningService
 
 __all__ = ["main"]
@@ -223,10 +224,15 @@ def status(settings_file: Path | None, data_dir: Path | None, as_json: bool) -> 
 @_store_option
 @_settings_options
 @click.option("--sql", "as_sql", is_flag=True, help="Print the statements instead, for somebody else to run.")
-def migrate(store: str | None, settings_file: Path | None, data_dir: Path | None, as_sql: bool) -> None:
+@click.option("--pre", "half", flag_value="pre", help="Only add what this release needs; older processes go on.")
+@click.option("--post", "half", flag_value="post", help="Remove what only older releases needed, when they are gone.")
+def migrate(
+    store: str | None, settings_file: Path | None, data_dir: Path | None, as_sql: bool, half: Half | None
+) -> None:
     """Bring the store's tables up to date with this release, while no service uses them.
 
-    `start` does so by itself; this is for sites where the service's role may not change tables.
+    `start` does so by itself; this is for sites where the service's role may not change tables, and for those where
+    several service processes are replaced one after another: `--pre`, the new release everywhere, `--post`.
     """
     from farcall.service.db.upkeep import shown_url, upgrade_sql, upgrade_store
 
@@ -234,13 +240,13 @@ def migrate(store: str | None, settings_file: Path | None, data_dir: Path | None
     data_dir, url = settings.data_dir, settings.store_url
     with _reporting(None):
         if as_sql:
-            click.echo(upgrade_sql(url), nl=False)
+            click.echo(upgrade_sql(url, half), nl=False)
             return
         if settings.store is None:
             _make_data_dir(data_dir)
             statefile.DataDirLock(data_dir).acquire()  # until this process ends
         os.umask(0o077)
-        changed = upgrade_store(url)
+        changed = upgrade_store(url, half)
         _out.print(escape(f"{shown_url(url)} {'was brought' if changed else 'is'} up to date."))
 
 

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from farcall.service.accounts.authenticator import Authenticator
 from farcall.service.accounts.rules import Identity, connection_url
 from farcall.service.db.engine import Database
+from farcall.service.endpoints.online import Online
 from farcall.service.ops.health import Health
 from farcall.service.ops.queues import QueueLimit, StateCounts
 from farcall.service.ops.rate import RateLimit
@@ -41,6 +42,7 @@ class Service:
     settings: ServiceSettings
     db: Database
     relay: Relay
+    online: Online
     authenticator: Authenticator
     replay: Replay
     rate: RateLimit

@@ -47,16 +47,16 @@ class TasksAdded:
 
 @dataclass(frozen=True, slots=True)
 class TasksEnded:
-    """`count` tasks of an endpoint have ended, however."""
+    """These tasks of an endpoint, by number, have ended, however."""
 
     endpoint_id: str
-    count: int
+    seqs: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TasksWithdrawn:
-    """Tasks of an endpoint were ended by the service, and the endpoint may know them: (number, id) of each. They are
-    counted by a `TasksEnded` as well.
+    """Tasks of an endpoint were ended by the service, and the endpoint may know them: (number, id) of each. There is a
+    `TasksEnded` of them as well.
     """
 
     endpoint_id: str
@@ -113,6 +113,7 @@ Signal = (
 _VERSION: Final = 1
 _LIMIT_BYTES: Final = 7500
 _TASKS_AT_ONCE: Final = 100
+_SEQS_AT_ONCE: Final = 350
 _LETTERS: Final[dict[str, type[Any]]] = {
     "a": TasksAdded,
     "e": TasksEnded,
@@ -139,7 +140,7 @@ def of_ends(tasks: Iterable[TaskRef], *, withdrawn: bool = False) -> list[Signal
         by_endpoint.setdefault(task.endpoint_id, []).append(task)
     signals: list[Signal] = []
     for endpoint_id, ended in by_endpoint.items():
-        signals.append(TasksEnded(endpoint_id, len(ended)))
+        signals.append(TasksEnded(endpoint_id, tuple(task.seq for task in ended)))
         if withdrawn:
             signals.append(TasksWithdrawn(endpoint_id, tuple((task.seq, task.id) for task in ended)))
     return signals
@@ -185,13 +186,15 @@ def _merged(signals: Iterable[Signal]) -> list[Signal]:
     """In order of first appearance; what is said twice is said once."""
     merged: dict[Any, Signal] = {}
     for signal in signals:
+        key: Any = signal
         if isinstance(signal, (TasksAdded, TasksEnded)):
             key = (type(signal), signal.endpoint_id)
             before = merged.get(key)
-            count = before.count if isinstance(before, (TasksAdded, TasksEnded)) else 0
-            merged[key] = replace(signal, count=signal.count + count)
-        else:
-            merged[signal] = signal
+            if isinstance(before, TasksAdded) and isinstance(signal, TasksAdded):
+                signal = replace(before, count=before.count + signal.count)
+            elif isinstance(before, TasksEnded) and isinstance(signal, TasksEnded):
+                signal = replace(before, seqs=before.seqs + signal.seqs)
+        merged[key] = signal
     return list(merged.values())
 
 
@@ -201,6 +204,9 @@ def _split(signals: Iterable[Signal]) -> Iterable[Signal]:
         if isinstance(signal, TasksWithdrawn):
             for at in range(0, len(signal.tasks), _TASKS_AT_ONCE):
                 yield replace(signal, tasks=signal.tasks[at : at + _TASKS_AT_ONCE])
+        elif isinstance(signal, TasksEnded):
+            for at in range(0, len(signal.seqs), _SEQS_AT_ONCE):
+                yield replace(signal, seqs=signal.seqs[at : at + _SEQS_AT_ONCE])
         else:
             yield signal
 
