@@ -146,6 +146,11 @@ def main() -> None:
 @click.option(
     "--amqp-port", type=click.IntRange(0, 65535), help="For the message broker; 0: any free.  [default: 5672]"
 )
+@click.option(
+    "--role",
+    type=click.Choice(["all", "api", "relay"]),
+    help="What this process does, if several share the work.  [default: all]",
+)
 @_store_option
 @_broker_option
 @click.option("--log-level", type=click.Choice(_LOG_LEVELS), help="[default: info]")

@@ -43,17 +43,12 @@ class Relaying(Protocol):
 
     def credential_revoked_elsewhere(self, identity_id: str, generation: int) -> None: ...
 
-    def signals_missed(self) -> None:
-        """Anything may have happened."""
-        ...
-
 
 class Hearing:
     """Implements `db.listener.Listening`. All on the event loop.
 
     Args:
         me: as what this process announces; it has acted on that already.
-        shares: None if this process feeds nobody.
         forget: drops what is remembered of a token, by its hash, or of all (None).
         counted: told of tasks that came to an endpoint, or ended (negative).
     """
@@ -63,25 +58,24 @@ class Hearing:
         me: str,
         *,
         relay: Relaying,
-        shares: RelayShares | None,
         forget: Callable[[str | None], None],
         counted: Callable[[str, int], None],
     ) -> None:
         self._me = me
         self._relay = relay
-        self._shares = shares
+        self.shares: RelayShares | None = None
+        """To be set before the first call, if this process feeds endpoints."""
         self._forget = forget
         self._counted = counted
 
     def on_joined(self) -> None:
         self._forget(None)
-        if self._shares is not None:
-            self._shares.on_joined()
-        self._relay.signals_missed()
+        if self.shares is not None:
+            self.shares.on_joined()
 
     def on_left(self) -> None:
-        if self._shares is not None:
-            self._shares.on_left()
+        if self.shares is not None:
+            self.shares.on_left()
 
     def on_heard(self, texts: Sequence[str]) -> None:
         for text in texts:
@@ -101,8 +95,8 @@ class Hearing:
                 self._hear_one(signal)
             except Exception:
                 _logger.exception("What another process said could not be followed", extra={"event": "cluster.failed"})
-        if self._shares is not None:
-            self._shares.on_signals(signals)
+        if self.shares is not None:
+            self.shares.on_signals(signals)
 
     def _hear_one(self, signal: Signal) -> None:
         relay = self._relay

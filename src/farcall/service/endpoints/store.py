@@ -247,7 +247,11 @@ _FIND = Prepared(
 _READ = select(endpoints).where(_which)
 _REPORT = (
     update(endpoints)
-    .where(endpoints.c.id == bindparam("which"))
+    .where(
+        endpoints.c.id == bindparam("which"),
+        # Several relays take reports in; one may come to write later than its successor.
+        or_(endpoints.c.last_seen_at.is_(None), endpoints.c.last_seen_at <= bindparam("seen_at")),
+    )
     .values(last_report_json=bindparam("report"), last_seen_at=bindparam("seen_at"))
 )
 _ATTACHED = (
