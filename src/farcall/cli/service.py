@@ -615,7 +615,7 @@ def _configure_logging(settings: ServiceSettings, *, to_console: bool) -> None:
         console.setFormatter(JsonFormatter() if is_json else TextFormatter(with_tracebacks=level == "debug"))
         handlers.append(console)
     logging.basicConfig(level=level.upper(), handlers=handlers)
-    for chatty in ("uvicorn", "asyncio", "alembic"):
+    for chatty in ("uvicorn", "asyncio", "alembic", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi_swagger import patch_fastapi
 
 from farcall import __version__
@@ -163,15 +163,21 @@ def create_app(settings: ServiceSettings, service: Service | None = None) -> Fas
     )
     patch_fastapi(app)  # /docs with assets of its own: FastAPI's page loads them from a CDN, which a site may not reach
     app.state.service = service
-    for part in _PARTS:
-        app.include_router(part.router)
-    app.include_router(rabbitmq_routes.router)
-    answers = part_of(settings).answers
-    app.router.routes[:] = [each for each in app.router.routes if answers(getattr(each, "path", ""))]
+    for router in _routers(part_of(settings)):
+        app.include_router(router)
     install_error_handlers(app)
     install_openapi(app, [shape for part in _PARTS for shape in part.SHAPES])
     app.add_middleware(BodyLimit, limit_bytes=settings.request_limit_bytes)
     return app
+
+
+def _routers(part: Part) -> list[APIRouter]:
+    whole = [*(each.router for each in _PARTS), rabbitmq_routes.router]
+    if part.serves:
+        return whole
+    own = APIRouter()
+    own.routes.extend(route for router in whole for route in router.routes if part.answers(getattr(route, "path", "")))
+    return [own]
 
 
 def _migrate(url: str, part: Part) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Float, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
 from farcall.service.accounts.rules import Identity
 from farcall.service.db.sql import Prepared
@@ -193,7 +193,11 @@ def write_reports(conn: Connection, reports: Sequence[tuple[str, str, float]]) -
 
 def write_attached(conn: Connection, changes: Mapping[str, float | None]) -> None:
     """Note since when the queues of endpoints have a consumer (Unix seconds; None: they have none)."""
-    conn.execute(_ATTACHED, [{"which": endpoint_id, "since": since} for endpoint_id, since in changes.items()])
+    came = [{"which": endpoint_id, "since": since} for endpoint_id, since in changes.items() if since is not None]
+    went = [{"which": endpoint_id} for endpoint_id, since in changes.items() if since is None]
+    for statement, rows in ((_CAME, came), (_WENT, went)):
+        if rows:
+            conn.execute(statement, rows)
 
 
 def read_attached(conn: Connection) -> Sequence[tuple[str, float, dict[str, Any] | None, float | None]]:
@@ -254,14 +258,12 @@ _REPORT = (
     )
     .values(last_report_json=bindparam("report"), last_seen_at=bindparam("seen_at"))
 )
-_ATTACHED = (
+_CAME = update(endpoints).where(endpoints.c.id == bindparam("which")).values(attached_at=bindparam("since"))
+# Most that are said to have none had none before.
+_WENT = (
     update(endpoints)
-    .where(
-        endpoints.c.id == bindparam("which"),
-        # Most that are said to have none had none before.
-        or_(endpoints.c.attached_at.is_not(None), bindparam("since", type_=Float).is_not(None)),
-    )
-    .values(attached_at=bindparam("since"))
+    .where(endpoints.c.id == bindparam("which"), endpoints.c.attached_at.is_not(None))
+    .values(attached_at=None)
 )
 _READ_ATTACHED = select(
     endpoints.c.id, endpoints.c.attached_at, endpoints.c.last_report_json, endpoints.c.last_seen_at
