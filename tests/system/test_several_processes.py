@@ -11,7 +11,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, as_completed, wait
+from concurrent.futures import Future, as_completed, wait
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pytest
 from farcall import Executor
 from farcall.testing.functions import by_value
 from farcall.testing.processes import ServiceProcess, SeveralProcesses, several_processes
+from farcall.wire.errors import TaskCancelled
 from postgres_server import PostgresServer, postgres_server
 from rabbitmq_server import RabbitServer, rabbitmq_server
 from tcp_balancer import Balancer, balancer
@@ -236,11 +237,13 @@ def test_a_task_is_cancelled_by_whichever_process_is_asked(system: SeveralProces
         waiting = [ex.submit(note_and_return, str(log), n, 0.0) for n in range(5)]
         for each in (blocked, *waiting):
             each.wait_accepted(60)
-        for process, future in zip(system.fronts, (waiting[1], waiting[3]), strict=True):
-            ask(process, f"/v3/tasks/{future.task_id}/cancel", system, method="POST")
-            with pytest.raises(CancelledError):
-                future.result(60)
-        gate.write_text("open\n")
+        try:
+            for process, future in zip(system.fronts, (waiting[1], waiting[3]), strict=True):
+                ask(process, f"/v3/tasks/{future.task_id}/cancel", system, method="POST")
+                with pytest.raises(TaskCancelled):
+                    future.result(60)
+        finally:
+            gate.write_text("open\n")
         assert [waiting[n].result(60) for n in (0, 2, 4)] == [0, 2, 4]
     assert log.read_text().split() == ["0", "2", "4"]
 
