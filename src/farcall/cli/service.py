@@ -43,6 +43,7 @@ from farcall.service.statefile import ServiceState
 from farcall.wire.errors import FarcallError
 
 if TYPE_CHECKING:
+    from farcall.service.db.migrations import Half
     from farcall.service.server import RunningService
 
 __all__ = ["main"]
@@ -152,6 +153,11 @@ def main() -> None:
 @click.option(
     "--amqp-port", type=click.IntRange(0, 65535), help="For the message broker; 0: any free.  [default: 5672]"
 )
+@click.option(
+    "--role",
+    type=click.Choice(["all", "api", "relay"]),
+    help="What this process does, if several share the work.  [default: all]",
+)
 @_store_option
 @click.option("--tls-cert", type=_FILE, help="PEM file: the certificate for HTTPS and AMQPS, with its chain.")
 @click.option("--tls-key", type=_FILE, help="PEM file: its key, without passphrase.  [default: in --tls-cert]")
@@ -255,10 +261,15 @@ def status(settings_file: Path | None, data_dir: Path | None, as_json: bool) -> 
 @_store_option
 @_settings_options
 @click.option("--sql", "as_sql", is_flag=True, help="Print the statements instead, for somebody else to run.")
-def migrate(store: str | None, settings_file: Path | None, data_dir: Path | None, as_sql: bool) -> None:
+@click.option("--pre", "half", flag_value="pre", help="Only add what this release needs; older processes go on.")
+@click.option("--post", "half", flag_value="post", help="Remove what only older releases needed, when they are gone.")
+def migrate(
+    store: str | None, settings_file: Path | None, data_dir: Path | None, as_sql: bool, half: Half | None
+) -> None:
     """Bring the store's tables up to date with this release, while no service uses them.
 
-    `start` does so by itself; this is for sites where the service's role may not change tables.
+    `start` does so by itself; this is for sites where the service's role may not change tables, and for those where
+    several service processes are replaced one after another: `--pre`, the new release everywhere, `--post`.
     """
     from farcall.service.db.upkeep import shown_url, upgrade_sql, upgrade_store
 
@@ -266,13 +277,13 @@ def migrate(store: str | None, settings_file: Path | None, data_dir: Path | None
     data_dir, url = settings.data_dir, settings.store_url
     with _reporting(None):
         if as_sql:
-            click.echo(upgrade_sql(url), nl=False)
+            click.echo(upgrade_sql(url, half), nl=False)
             return
         if settings.store is None:
             _make_data_dir(data_dir)
             statefile.DataDirLock(data_dir).acquire()  # until this process ends
         os.umask(0o077)
-        changed = upgrade_store(url)
+        changed = upgrade_store(url, half)
         _out.print(escape(f"{shown_url(url)} {'was brought' if changed else 'is'} up to date."))
 
 
@@ -339,6 +350,7 @@ def _reporting(fd: int | None) -> Iterator[_Report]:
     from farcall.service.db.errors import StoreError
     from farcall.service.ports import CannotListen
     from farcall.service.relay.rabbit.address import BrokerMisnamed
+    from farcall.service.roles import RoleNeedsServers
     from farcall.service.tls import CertificateUnusable, NotProtected
 
     report = _Report(fd)
@@ -352,6 +364,7 @@ def _reporting(fd: int | None) -> Iterator[_Report]:
             CertificateUnusable: EX_CONFIG,
             NotProtected: EX_CONFIG,
             BrokerMisnamed: EX_CONFIG,
+            RoleNeedsServers: EX_CONFIG,
         }
         exit_status = EX_UNAVAILABLE if isinstance(exc, StoreError) else known.get(type(exc), EX_SOFTWARE)
         report.send({"ok": False, "message": str(exc), "exit": exit_status})
@@ -436,6 +449,7 @@ def _state_of(settings: ServiceSettings, running: RunningService) -> ServiceStat
         log=str(settings.data_dir / "service.log"),
         store=shown_url(settings.store_url),
         tls_cert=str(settings.tls_cert or ""),
+        role=settings.role,
         broker=running.service.rabbitmq.shown if running.service.rabbitmq else "",
     )
 
@@ -555,6 +569,11 @@ def _make_data_dir(data_dir: Path) -> None:
 def _print_banner(data_dir: Path, state: ServiceState, administrator: str, how_to_stop: str) -> None:
     host = urlsplit(state.url).hostname
     scheme = "amqps" if state.tls_cert else "amqp"
+    if state.role == "relay":
+        _out.print(f"[bold green]Farcall relay {state.version} is running.[/]")
+        names = (("Health", f"{state.url}/readyz"), ("Broker", state.broker), ("Store", state.store))
+        _print_lines([*names, ("Log", state.log), ("Process", str(state.pid)), ("Stop with", how_to_stop)])
+        return
     elsewhere = _clients_look_elsewhere(state.url)
     logged_in = "logged in" if elsewhere else "logged in: SDK and endpoints of this user just work"
     _out.print(f"[bold green]Farcall service {state.version} is running.[/]")
@@ -604,6 +623,7 @@ def _status_lines(data_dir: Path, state: ServiceState, inside: dict[str, Any]) -
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.started_at))
     lines = [
         ("Running", f"yes, since {since} (process {state.pid}, version {state.version})"),
+        ("Role", state.role),
         ("REST", state.url),
         ("Broker", state.broker) if state.broker else ("Broker port", str(state.amqp_port)),
         ("Data", str(data_dir)),
@@ -673,7 +693,7 @@ def _configure_logging(settings: ServiceSettings, *, to_console: bool) -> None:
         console.setFormatter(JsonFormatter() if is_json else TextFormatter(with_tracebacks=level == "debug"))
         handlers.append(console)
     logging.basicConfig(level=level.upper(), handlers=handlers)
-    for chatty in ("uvicorn", "asyncio", "alembic"):
+    for chatty in ("uvicorn", "asyncio", "alembic", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -60,6 +60,7 @@ class ServiceState:
     log: str
     store: str = ""
     tls_cert: str = ""
+    role: str = "all"
     broker: str = ""
 
 

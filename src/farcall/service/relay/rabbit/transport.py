@@ -159,9 +159,10 @@ class RabbitTransport:
         self._do(self._consumers.unwatch(queue))
         self._begin(self._perform_quietly(DeleteQueue(name=queue, if_unused=if_unused)))
 
-    def unwatch(self, queue: str) -> None:
-        """Another process cares for this task queue from now on."""
-        self._do(self._consumers.unwatch(queue))
+    def unwatch(self, which: Callable[[str], bool]) -> None:
+        for queue in self._consumers.watched:
+            if which(queue):
+                self._do(self._consumers.unwatch(queue))
 
     def purge(self, queue: str) -> None:
         self._purging[queue] = self._purging.get(queue, 0) + 1
