@@ -5,7 +5,7 @@ PY := .venv/bin/python
 # On CI's busy machines a test of real processes that fails is run once more, and reported as RERUN; not at a desk.
 RERUN := $(if $(CI),--reruns 1 -rR)
 
-.PHONY: help setup demo demo-stop test test-quick check format types imports bench bench-parts run clean
+.PHONY: help setup demo demo-stop test test-quick check format types imports bench bench-parts chaos run clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ bench: setup ## Measure speed and size; one JSON line per figure
 
 bench-parts: setup ## Measure the broker, the AMQP client and the service each by itself
 	@$(PY) benchmarks/broker.py && $(PY) benchmarks/amqp.py && $(PY) benchmarks/service.py
+
+chaos: setup ## Kill, stop and cut off parts while 5,000 tasks flow, and count (CHAOS_SEED, CHAOS_TASKS, CHAOS_SECONDS, CHAOS_SETUP)
+	@PYTHONPATH=tests $(PY) -m chaos
 
 clean: ## Remove .venv, caches and the demo's data (run `make demo-stop` first)
 	rm -rf .venv .demo .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
