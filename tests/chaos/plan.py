@@ -105,6 +105,6 @@ def _hold_s(action: Action, random: Random) -> float:
 
 
 def seconds_of_call(seed: int, call: int) -> float:
-    """How long a call takes: mostly some milliseconds; one in forty so long that a fault finds it under way."""
+    """How long a call takes: mostly some milliseconds; one in twenty so long that a fault finds it under way."""
     random = Random(f"call {seed} {call}")
-    return round(random.uniform(0.5, 1.5) if random.random() < 0.025 else random.uniform(0.0, 0.02), 4)
+    return round(random.uniform(0.5, 1.5) if random.random() < 0.05 else random.uniform(0.0, 0.02), 4)
