@@ -19,6 +19,7 @@ from service_world import Play, ServiceThread, Story, opened
 from farcall.service.db.engine import make_engine
 from farcall.service.settings import ServiceSettings
 from postgres_server import PostgresServer, postgres_server
+from rabbitmq_server import RabbitServer, rabbitmq_server
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +33,13 @@ def postgres() -> Iterator[PostgresServer]:
 def own_postgres() -> Iterator[PostgresServer]:
     """A server for a test that stops or kills it."""
     with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitServer]:
+    """One server for the tests that break nothing."""
+    with rabbitmq_server() as server:
         yield server
 
 

@@ -24,6 +24,7 @@ from farcall.wire.messages import (
     pack_message,
     unpack_message,
 )
+from rabbitmq_server import RabbitServer
 
 Start = Callable[..., ServiceThread]
 PATIENCE_S = 20.0
@@ -99,12 +100,29 @@ class Agent(Link):
         self.channel.basic_ack(self.got[-1][0].delivery_tag, multiple=True)
 
 
+class Broker:
+    """The one in the service, or a RabbitMQ."""
+
+    def __init__(self, server: RabbitServer | None = None) -> None:
+        self.server = server
+        self.settings: dict[str, Any] = {}
+        if server is not None:
+            self.settings = {"broker": server.url, "broker_management": server.management_url}
+
+    def serves(self, thread: ServiceThread) -> None:
+        """RabbitMQ asks this service who may log in."""
+        if self.server is not None:
+            self.server.lead_to(thread.running.port)
+
+
 class Scene:
     """A service with one person who has a function and an endpoint."""
 
-    def __init__(self, start: Start, **settings: Any) -> None:
+    def __init__(self, start: Start, broker: Broker, **settings: Any) -> None:
         self._start = start
-        self.thread = start(**settings)
+        self.broker = broker
+        self.thread = start(**broker.settings, **settings)
+        broker.serves(self.thread)
         self.ada = Rest(self.thread)
         self.function_id = self.ada.function()
         self.registration = self.ada.endpoint()
@@ -134,7 +152,8 @@ class Scene:
         for link in self.links:
             link.close()
         self.thread.stop()
-        self.thread = self._start()
+        self.thread = self._start(**self.broker.settings)
+        self.broker.serves(self.thread)
         self.ada = Rest(self.thread)
         again = {"endpoint_name": "here", "direct": True, "metadata": {}}
         self.registration = self.ada.ask("PUT", f"/v3/endpoints/{self.endpoint_id}", again)
@@ -143,12 +162,21 @@ class Scene:
         return self.thread.call(lambda service: service.relay.intake.counters)
 
 
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    if request.param == "embedded":
+        return Broker()
+    server: RabbitServer = request.getfixturevalue("rabbitmq")
+    server.clear()
+    return Broker(server)
+
+
 @pytest.fixture
-def scene(service_thread: Start) -> Iterator[Callable[..., Scene]]:
+def scene(service_thread: Start, broker: Broker) -> Iterator[Callable[..., Scene]]:
     made: list[Scene] = []
 
     def make(**settings: Any) -> Scene:
-        made.append(Scene(service_thread, **settings))
+        made.append(Scene(service_thread, broker, **settings))
         return made[-1]
 
     yield make

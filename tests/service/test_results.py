@@ -123,12 +123,12 @@ def result(task_id: str = TASK, sender: str | None = SENDER) -> ParsedResult:
 def test_the_first_result_of_a_task_is_accepted_and_the_second_dropped() -> None:
     first, second = decide([result(), result()], {TASK: ref()})
     assert isinstance(first, Accepted)
-    assert second == Dropped(result(), Reason.DUPLICATE)
+    assert second == Dropped(result(), Reason.DUPLICATE, ref())
 
 
 @pytest.mark.parametrize("state", [TaskState.SUCCESS, TaskState.FAILED, TaskState.CANCELLED])
 def test_a_result_of_a_task_that_has_ended_is_dropped(state: TaskState) -> None:
-    assert decide([result()], {TASK: ref(state)}) == [Dropped(result(), Reason.DUPLICATE)]
+    assert decide([result()], {TASK: ref(state)}) == [Dropped(result(), Reason.DUPLICATE, ref(state))]
 
 
 def test_only_the_tasks_own_endpoint_may_end_it() -> None:

@@ -13,16 +13,30 @@ from farcall.amqp.events import (
     CredentialRefused,
     Disconnected,
     Event,
+    OperatorLost,
+    OperatorReady,
     PublisherLost,
     PublisherReady,
 )
-from farcall.amqp.interface import Connection, ConnectionFactory, Consumer, Delivery, Publisher
+from farcall.amqp.interface import Connection, ConnectionFactory, Consumer, Delivery, Operator, Publisher
+from farcall.amqp.operations import (
+    BindQueue,
+    DeclareExchange,
+    DeclareQueue,
+    DeleteQueue,
+    Done,
+    Failed,
+    Operation,
+    Outcome,
+    PurgeQueue,
+)
 from farcall.amqp.reconnect import Backoff
 
 __all__ = [
     "AmqpConnection",
     "AmqpError",
     "Backoff",
+    "BindQueue",
     "ConnectFailed",
     "Connected",
     "Connection",
@@ -32,11 +46,22 @@ __all__ = [
     "ConsumerLost",
     "ConsumerReady",
     "CredentialRefused",
+    "DeclareExchange",
+    "DeclareQueue",
+    "DeleteQueue",
     "Delivery",
     "Disconnected",
+    "Done",
     "Event",
+    "Failed",
+    "Operation",
+    "Operator",
+    "OperatorLost",
+    "OperatorReady",
+    "Outcome",
     "Publisher",
     "PublisherLost",
     "PublisherReady",
+    "PurgeQueue",
     "UsedAfterFork",
 ]

@@ -24,6 +24,7 @@ from farcall.amqp.host import Member
 from farcall.amqp.interface import OnEvent, OnMessages, Url
 from farcall.amqp.link import Link, LinkFactory, Target
 from farcall.amqp.loop import THREAD_PREFIX, Loop, Timer
+from farcall.amqp.operator import QueueOperator
 from farcall.amqp.publisher import ConfirmPublisher
 from farcall.amqp.reconnect import Backoff, GiveUp, Reconnect
 from farcall.wire import errors as wire_errors
@@ -113,9 +114,15 @@ class AmqpConnection:
         self._add(consumer)
         return consumer
 
-    def publisher(self, exchange: str, queue: str | None = None) -> ConfirmPublisher:
+    def operator(self) -> QueueOperator:
         self.check_usable()
-        publisher = ConfirmPublisher(self, exchange, queue or "")
+        operator = QueueOperator(self)
+        self._add(operator)
+        return operator
+
+    def publisher(self, exchange: str, queue: str | None = None, *, resends: bool = True) -> ConfirmPublisher:
+        self.check_usable()
+        publisher = ConfirmPublisher(self, exchange, queue or "", resends=resends)
         self._add(publisher)
         return publisher
 

@@ -16,6 +16,8 @@ __all__ = [
     "CredentialRefused",
     "Disconnected",
     "Event",
+    "OperatorLost",
+    "OperatorReady",
     "PublisherLost",
     "PublisherReady",
 ]
@@ -102,6 +104,20 @@ class PublisherLost:
     retry_in_s: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperatorReady:
+    """Operations can be performed. Whatever was asked before has been answered: begin anew."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperatorLost:
+    """The operator's channel is gone while the connection stayed, not because of an operation."""
+
+    code: int
+    reason: str
+    retry_in_s: float
+
+
 Event = (
     Connected
     | ConnectFailed
@@ -111,4 +127,6 @@ Event = (
     | ConsumerLost
     | PublisherReady
     | PublisherLost
+    | OperatorReady
+    | OperatorLost
 )

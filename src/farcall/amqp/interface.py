@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from farcall.amqp.events import Event
+from farcall.amqp.operations import OnOutcome, Operation
 
 __all__ = [
     "Connection",
@@ -20,6 +21,7 @@ __all__ = [
     "OnDone",
     "OnEvent",
     "OnMessages",
+    "Operator",
     "Publisher",
     "Url",
 ]
@@ -118,6 +120,27 @@ class Publisher(Protocol):
         """
         ...
 
+    def after_confirmed(self, callback: Callable[[], None]) -> None:
+        """Call this on the connection's thread when every message published so far is settled; at once if all are.
+
+        Raises:
+            ConnectionEnded: the connection has ended. If it ends later, the callback is never called.
+        """
+        ...
+
+
+class Operator(Protocol):
+    """Makes, empties and removes queues. Methods from any thread."""
+
+    def perform(self, operation: Operation, on_outcome: OnOutcome | None = None) -> None:
+        """Have the broker do this, after what was asked before. Returns at once. `Failed` with code 0 if there is no
+        connection: it is not done later.
+
+        Raises:
+            ConnectionEnded: the connection was closed, or its credential refused.
+        """
+        ...
+
 
 class Connection(Protocol):
     """One connection to a broker, kept up by a thread of its own. All methods from any thread."""
@@ -145,12 +168,19 @@ class Connection(Protocol):
         """
         ...
 
-    def publisher(self, exchange: str, queue: str | None = None) -> Publisher:
+    def operator(self) -> Operator:
+        """What makes queues; `OperatorReady` events say when it can."""
+        ...
+
+    def publisher(self, exchange: str, queue: str | None = None, *, resends: bool = True) -> Publisher:
         """A publisher. Exchange and queue are declared passively before anything is sent, as the protocol says.
 
         Args:
             exchange: empty for the default exchange, which is not declared.
             queue: None or empty to declare none.
+            resends: publish again what was not confirmed when a channel was lost. If not, it is settled with False
+                then, as is at once whatever is published between `PublisherLost` or `Disconnected` and
+                `PublisherReady`.
         """
         ...
 

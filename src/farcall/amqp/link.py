@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from farcall.amqp.envelope import OutMessage
 from farcall.amqp.loop import Loop
+from farcall.amqp.operations import Done, Operation
 
 __all__ = [
     "ChannelOwner",
@@ -23,6 +24,8 @@ __all__ = [
     "LinkFactory",
     "LinkOwner",
     "NoChannel",
+    "OperatorChannel",
+    "OperatorOwner",
     "PublisherChannel",
     "PublisherOwner",
     "Target",
@@ -89,6 +92,11 @@ class PublisherOwner(ChannelOwner, Protocol):
     def returned(self, exchange: str, routing_key: str, body: bytes) -> None: ...
 
 
+class OperatorOwner(ChannelOwner, Protocol):
+    def performed(self, outcome: Done) -> None:
+        """The operation is done. If the broker refuses it, the channel closes instead."""
+
+
 class ConsumerChannel(Protocol):
     """A channel with one subscription."""
 
@@ -110,6 +118,15 @@ class PublisherChannel(Protocol):
     def close(self) -> None: ...
 
 
+class OperatorChannel(Protocol):
+    """A channel for operations."""
+
+    def perform(self, operation: Operation) -> None:
+        """Ask the broker. Not before the one before is done."""
+
+    def close(self) -> None: ...
+
+
 class NoChannel(Exception):
     """The link cannot open a channel now: it has as many as the broker allows, or is about to close."""
 
@@ -120,6 +137,8 @@ class Link(Protocol):
     def consumer_channel(self, owner: ConsumerOwner, queue: str, prefetch: int, exclusive: bool) -> ConsumerChannel: ...
 
     def publisher_channel(self, owner: PublisherOwner, exchange: str, queue: str) -> PublisherChannel: ...
+
+    def operator_channel(self, owner: OperatorOwner) -> OperatorChannel: ...
 
     def close(self) -> None:
         """Close politely, or stop opening; `link_lost` or `link_failed` follows."""

@@ -22,9 +22,27 @@ from urllib.parse import unquote, urlsplit
 
 from farcall.amqp.connection import AmqpConnection
 from farcall.amqp.envelope import OutMessage
-from farcall.amqp.link import ChannelOwner, ConsumerOwner, Link, LinkFactory, LinkOwner, PublisherOwner, Target
+from farcall.amqp.link import (
+    ChannelOwner,
+    ConsumerOwner,
+    Link,
+    LinkFactory,
+    LinkOwner,
+    OperatorOwner,
+    PublisherOwner,
+    Target,
+)
 from farcall.amqp.loop import Loop
 from farcall.amqp.memory_queues import Exchange, Message, Queue
+from farcall.amqp.operations import (
+    BindQueue,
+    DeclareExchange,
+    DeclareQueue,
+    DeleteQueue,
+    Done,
+    Operation,
+    PurgeQueue,
+)
 
 __all__ = ["MemoryBroker", "MemoryConnection", "Message"]
 
@@ -264,6 +282,9 @@ class _MemoryLink:
     def publisher_channel(self, owner: PublisherOwner, exchange: str, queue: str) -> _PublisherChannel:
         return _PublisherChannel(self, owner, exchange, queue)
 
+    def operator_channel(self, owner: OperatorOwner) -> _OperatorChannel:
+        return _OperatorChannel(self, owner)
+
     def close(self) -> None:
         if self._is_open:
             self.cut("closed")
@@ -492,4 +513,62 @@ class _PublisherChannel(_Channel):
             elif self._declared_queue and self._declared_queue not in self._broker._queues:
                 self.refuse(404, f"NOT_FOUND - no queue {self._declared_queue!r}")
             else:
+                self.tell(self._owner.channel_ready)
+
+
+class _OperatorChannel(_Channel):
+    """Arguments of queues are not kept, and exclusive ones are as good as others."""
+
+    def __init__(self, link: _MemoryLink, owner: OperatorOwner) -> None:
+        super().__init__(link, owner, "")
+        self._owner = owner
+
+    def perform(self, operation: Operation) -> None:
+        with self._broker._changed:
+            if not self._is_open:
+                return
+            outcome = self._outcome(operation)
+            if isinstance(outcome, str):
+                self.refuse(int(outcome[:3]), outcome[4:])
+            else:
+                self.tell(self._owner.performed, outcome)
+
+    def _outcome(self, operation: Operation) -> Done | str:
+        broker = self._broker
+        match operation:
+            case DeclareExchange():
+                if operation.passive and operation.name not in broker._exchanges:
+                    return f"404 NOT_FOUND - no exchange {operation.name!r}"
+                broker.declare_exchange(operation.name, operation.kind)  # type: ignore[arg-type]  # as its Literal
+                return Done()
+            case DeclareQueue():
+                if operation.passive and operation.name not in broker._queues:
+                    return f"404 NOT_FOUND - no queue {operation.name!r}"
+                broker.declare_queue(operation.name)
+                queue = broker._queues[operation.name]
+                return Done(messages=len(queue.ready), consumers=len(queue.outlets))
+            case BindQueue():
+                if operation.exchange not in broker._exchanges:
+                    return f"404 NOT_FOUND - no exchange {operation.exchange!r}"
+                bindings = broker._exchanges[operation.exchange].bindings
+                if (operation.routing_key, operation.queue) not in bindings:
+                    bindings.append((operation.routing_key, operation.queue))
+                return Done()
+            case PurgeQueue():
+                if operation.name not in broker._queues:
+                    return f"404 NOT_FOUND - no queue {operation.name!r}"
+                return Done(messages=broker.purge_queue(operation.name))
+            case DeleteQueue():
+                found = broker._queues.get(operation.name)
+                if found is None:
+                    return Done()
+                if operation.if_unused and found.outlets:
+                    return f"406 PRECONDITION_FAILED - queue {operation.name!r} in use"
+                count = len(found.ready)
+                broker.delete_queue(operation.name)
+                return Done(messages=count)
+
+    def _set_up(self) -> None:
+        with self._broker._changed:
+            if self._is_open:
                 self.tell(self._owner.channel_ready)

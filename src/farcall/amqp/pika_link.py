@@ -19,8 +19,25 @@ from pika.adapters.select_connection import SelectConnection
 from pika.channel import Channel as PikaChannel
 
 from farcall.amqp.envelope import OutMessage, frames_of
-from farcall.amqp.link import ChannelOwner, ConsumerOwner, LinkOwner, NoChannel, PublisherOwner, Target
+from farcall.amqp.link import (
+    ChannelOwner,
+    ConsumerOwner,
+    LinkOwner,
+    NoChannel,
+    OperatorOwner,
+    PublisherOwner,
+    Target,
+)
 from farcall.amqp.loop import THREAD_PREFIX, Loop
+from farcall.amqp.operations import (
+    BindQueue,
+    DeclareExchange,
+    DeclareQueue,
+    DeleteQueue,
+    Done,
+    Operation,
+    PurgeQueue,
+)
 
 __all__ = ["PikaLink"]
 
@@ -56,6 +73,11 @@ class PikaLink:
 
     def publisher_channel(self, owner: PublisherOwner, exchange: str, queue: str) -> _PublisherChannel:
         channel = _PublisherChannel(self._connection, owner, exchange, queue)
+        self._channels.add(channel)
+        return channel
+
+    def operator_channel(self, owner: OperatorOwner) -> _OperatorChannel:
+        channel = _OperatorChannel(self._connection, owner)
         self._channels.add(channel)
         return channel
 
@@ -228,6 +250,51 @@ class _PublisherChannel(_Channel):
     def _on_return(self, _channel: object, method: spec.Basic.Return, _properties: object, body: bytes) -> None:
         if self._is_attached:
             self._owner.returned(method.exchange, method.routing_key, body)
+
+
+class _OperatorChannel(_Channel):
+    """A channel for operations; see `link.OperatorChannel`."""
+
+    def __init__(self, connection: SelectConnection, owner: OperatorOwner) -> None:
+        super().__init__(connection, owner)
+        self._owner = owner
+
+    def perform(self, operation: Operation) -> None:
+        if not self._pika.is_open:
+            return  # its close is on the way to the owner
+        match operation:
+            case DeclareExchange():
+                self._pika.exchange_declare(
+                    operation.name, operation.kind, passive=operation.passive, durable=True, callback=self._done
+                )
+            case DeclareQueue():
+                self._pika.queue_declare(
+                    operation.name,
+                    passive=operation.passive,
+                    durable=not operation.exclusive,
+                    exclusive=operation.exclusive,
+                    auto_delete=operation.exclusive,
+                    arguments=dict(operation.arguments),
+                    callback=self._done,
+                )
+            case BindQueue():
+                self._pika.queue_bind(
+                    operation.queue, operation.exchange, routing_key=operation.routing_key, callback=self._done
+                )
+            case PurgeQueue():
+                self._pika.queue_purge(operation.name, callback=self._done)
+            case DeleteQueue():
+                self._pika.queue_delete(operation.name, if_unused=operation.if_unused, callback=self._done)
+
+    def _set_up(self) -> None:
+        self._owner.channel_ready()
+
+    def _done(self, frame: Any) -> None:
+        if self._is_attached:
+            method = frame.method
+            self._owner.performed(
+                Done(messages=getattr(method, "message_count", 0), consumers=getattr(method, "consumer_count", 0))
+            )
 
 
 class _Hush(logging.Filter):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from farcall.amqp.envelope import Envelopes, OutMessage
@@ -40,13 +40,30 @@ class _Waiter:
         self.is_done.set()
 
 
+class _Callback(_Waiter):
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.number = 0  # it waits for nothing, so it needs no event
+        self._callback = callback
+
+    def release(self, ok: bool) -> None:
+        if not ok:
+            return
+        try:
+            self._callback()
+        except Exception:
+            _log.exception("A publisher's callback raised.", extra={"event": "amqp.callback_failed"})
+
+
 class ConfirmPublisher:
     """Made by `AmqpConnection.publisher`; see `interface.Publisher` for what callers may do."""
 
-    def __init__(self, host: Host, exchange: str, queue: str) -> None:
+    def __init__(self, host: Host, exchange: str, queue: str, *, resends: bool) -> None:
         self._host = host
         self._exchange = exchange
         self._queue = queue
+        self._resends = resends
         self._envelopes = Envelopes()
         self._outbox: Outbox[OutMessage] = Outbox(_WINDOW, _WINDOW_BYTES)
         self._reopen = Reopen(host.backoff)
@@ -82,6 +99,11 @@ class ConfirmPublisher:
             raise RuntimeError("wait_confirmed was called in a callback of the connection that it would wait for.")
         waiter = _Waiter()
         return self._host.post(self._wait, waiter) and waiter.is_done.wait(timeout_s) and waiter.ok
+
+    def after_confirmed(self, callback: Callable[[], None]) -> None:
+        self._host.check_usable()
+        if not self._host.post(self._wait, _Callback(callback)):
+            raise self._host.ended
 
     # On the connection's thread, called by the host
 
@@ -164,10 +186,10 @@ class ConfirmPublisher:
         if self._timer is not None:
             self._timer.callback = None
             self._timer = None
-        self._settle(self._outbox.closed(blamed=blamed))
+        self._settle(self._outbox.closed(blamed=blamed) if self._resends else self._outbox.drain())
 
     def _put(self, message: OutMessage) -> None:
-        if self._has_ended:
+        if self._has_ended or not (self._resends or self._is_ready):
             self._settle([(message, False)])
             return
         self._outbox.put(message, len(message.body))

@@ -94,6 +94,25 @@ def _without_password(_context: click.Context, _parameter: click.Parameter, valu
 
 
 _PASSWORD = re.compile(r"^\w+://[^/?@]*:[^/?]*@|[?&]password=", re.IGNORECASE)
+
+
+def _without_broker_password(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """The broker's URL, likewise."""
+    if value and _PASSWORD.search(value):
+        _fail(
+            "A password in --broker can be read by everybody on this machine (`ps`). Give the whole URL as "
+            "FARCALL_BROKER, or in a settings file that only the service's user may read.",
+            EX_USAGE,
+        )
+    return value or None
+
+
+_broker_option = click.option(
+    "--broker",
+    callback=_without_broker_password,
+    metavar="URL",
+    help="amqp://USER@HOST/VHOST of a RabbitMQ, or amqps://….  [default: $FARCALL_BROKER, else one in this process]",
+)
 _store_option = click.option(
     "--store",
     callback=_without_password,
@@ -127,6 +146,7 @@ def main() -> None:
     "--amqp-port", type=click.IntRange(0, 65535), help="For the message broker; 0: any free.  [default: 5672]"
 )
 @_store_option
+@_broker_option
 @click.option("--log-level", type=click.Choice(_LOG_LEVELS), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Of service.log.  [default: text]")
 @_settings_options
@@ -246,9 +266,12 @@ def migrate(store: str | None, settings_file: Path | None, data_dir: Path | None
 
 @main.command()
 @_store_option
+@_broker_option
 @_settings_options
 @click.option("--json", "as_json", is_flag=True, help="For scripts; `ok` says whether a service can start.")
-def check(store: str | None, settings_file: Path | None, data_dir: Path | None, as_json: bool) -> None:
+def check(
+    store: str | None, broker: str | None, settings_file: Path | None, data_dir: Path | None, as_json: bool
+) -> None:
     """Connect to what the service needs, and say what is wrong and what to do. Changes nothing.
 
     Exit status 69 if a service could not work like this.

@@ -14,6 +14,7 @@ from fastapi_swagger import patch_fastapi
 
 from farcall import __version__
 from farcall.broker import Broker, serve
+from farcall.service.accounts import rabbitmq as rabbitmq_routes
 from farcall.service.accounts import routes as accounts_routes
 from farcall.service.accounts.authenticator import Authenticator
 from farcall.service.accounts.authority import BrokerAuthority
@@ -25,10 +26,12 @@ from farcall.service.endpoints import routes as endpoints_routes
 from farcall.service.functions import routes as functions_routes
 from farcall.service.ops import routes as ops_routes
 from farcall.service.ops.health import Health
+from farcall.service.ops.measures import Measures
 from farcall.service.ops.queues import QueueLimit, StateCounts
 from farcall.service.ops.rate import RateLimit
+from farcall.service.relay.rabbit.address import broker_address
 from farcall.service.relay.runner import Relay
-from farcall.service.relay.transport import EmbeddedTransport
+from farcall.service.relay.sides import embedded_side, rabbitmq_side
 from farcall.service.settings import ServiceSettings
 from farcall.service.tasks import routes as tasks_routes
 from farcall.service.tasks.replay import Replay
@@ -44,7 +47,8 @@ _PARTS = (tasks_routes, functions_routes, endpoints_routes, accounts_routes, ops
 
 @contextlib.asynccontextmanager
 async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] = time.time) -> AsyncIterator[Service]:
-    """Everything but HTTP: the store is at its newest schema, the broker listens, the relay works.
+    """Everything but HTTP: the store is at its newest schema, the broker listens (RabbitMQ: is being connected to),
+    the relay works.
 
     Args:
         clock: Unix seconds.
@@ -52,8 +56,10 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
     Raises:
         SchemaTooNew: the database is of a newer release.
         StoreError: the database does not let us in, or another service uses it.
+        BrokerMisnamed: the setting `broker` is no URL of RabbitMQ. (That it does not answer is no fault.)
         OSError: the broker's port cannot be had.
     """
+    rabbitmq = None if settings.broker is None else broker_address(settings.broker, settings.broker_management)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(settings.data_dir, 0o700)
     await asyncio.get_running_loop().run_in_executor(None, _migrate, settings.store_url)
@@ -61,18 +67,24 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         db = Database(settings.store_url)
         closing.push_async_callback(db.close)
         secret = await db.write(ensure_secret)
-        broker = Broker()
-        transport = EmbeddedTransport(broker, prefetch=2 * settings.result_batch_messages)
-        relay = Relay(settings, db, transport, clock)
+        broker, measures = Broker(), Measures()
+        if rabbitmq is None:
+            side = embedded_side(broker, settings, db, measures, clock)
+        else:
+            side = rabbitmq_side(rabbitmq, settings, db)
+        relay = Relay(settings, db, side, clock, measures)
         queue_limit = QueueLimit(db, settings.max_queued_tasks_per_endpoint, clock)
         closing.push_async_callback(queue_limit.stop)
         relay.on_ended = queue_limit.ended
         db.on_group = relay.measures.group_written
         relay.start()
         closing.push_async_callback(relay.stop)
-        authority = BrokerAuthority(db, secret, relay.ensure_queue)
-        server = await serve(broker, authority, settings.host, settings.amqp_port)
-        closing.push_async_callback(server.close)
+        amqp_port = 0 if rabbitmq is None else rabbitmq.port
+        if rabbitmq is None:
+            authority = BrokerAuthority(db, secret, relay.ensure_queue)
+            server = await serve(broker, authority, settings.host, settings.amqp_port)
+            closing.push_async_callback(server.close)
+            amqp_port = server.port
         yield Service(
             settings=settings,
             db=db,
@@ -84,7 +96,8 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
             health=Health(db, relay),
             state_counts=StateCounts(db),
             secret=secret,
-            amqp_port=server.port,
+            amqp_port=amqp_port,
+            rabbitmq=rabbitmq,
             clock=clock,
             started_at=clock(),
         )
@@ -119,6 +132,7 @@ def create_app(settings: ServiceSettings, service: Service | None = None) -> Fas
     app.state.service = service
     for part in _PARTS:
         app.include_router(part.router)
+    app.include_router(rabbitmq_routes.router)
     install_error_handlers(app)
     install_openapi(app, [shape for part in _PARTS for shape in part.SHAPES])
     app.add_middleware(BodyLimit, limit_bytes=settings.request_limit_bytes)

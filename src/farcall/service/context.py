@@ -15,6 +15,7 @@ from farcall.service.db.engine import Database
 from farcall.service.ops.health import Health
 from farcall.service.ops.queues import QueueLimit, StateCounts
 from farcall.service.ops.rate import RateLimit
+from farcall.service.relay.rabbit.address import BrokerAddress
 from farcall.service.relay.runner import Relay
 from farcall.service.settings import ServiceSettings
 from farcall.service.tasks.replay import Replay
@@ -34,6 +35,7 @@ class Service:
     Attributes:
         secret: key of the broker passwords.
         amqp_port: where the broker listens.
+        rabbitmq: where it is, if it is not in this process.
         clock: Unix seconds.
         started_at: by `clock`.
     """
@@ -49,17 +51,23 @@ class Service:
     state_counts: StateCounts
     secret: bytes
     amqp_port: int
+    rabbitmq: BrokerAddress | None
     clock: Callable[[], float]
     started_at: float
 
     def broker_url(self, user: BrokerUser, host: str) -> str:
         """The URL by which `user` reaches the broker, if it reached us as `host`."""
+        rabbitmq = self.rabbitmq
+        if rabbitmq is not None and not rabbitmq.is_local:
+            host = rabbitmq.host
         return connection_url(
             self.secret,
             user,
             host=self.settings.public_host or host,
             port=self.settings.amqp_advertised_port or self.amqp_port,
             heartbeat_s=self.settings.amqp_heartbeat_s,
+            scheme=self.settings.amqp_advertised_scheme or ("amqp" if rabbitmq is None else rabbitmq.scheme),
+            vhost="/" if rabbitmq is None else rabbitmq.vhost,
         )
 
 

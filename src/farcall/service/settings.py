@@ -33,6 +33,14 @@ class ServiceSettings:
             went away before it was sent.
         requests_per_s, request_burst: of one identity, in the long run and at once; 0 requests_per_s: no limit.
         max_queued_tasks_per_endpoint: tasks of one endpoint that have not ended; 0: no limit.
+        broker: URL of RabbitMQ with the service's account, password and all: never shown or logged; None means the
+            broker in this process.
+        broker_management: URL of RabbitMQ's management interface; None means port 15672 of the same host, with the same
+            account.
+        broker_auth_secret: what RabbitMQ must name in the path when it asks about logins; None: only this machine may
+            ask.
+        broker_window_messages, broker_window_bytes: how much of one endpoint's unfinished tasks may be in RabbitMQ.
+        amqp_advertised_scheme: likewise the scheme; None means that of `broker`, or amqp.
         metrics_access: who may read /metrics; see `farcall.service.ops.routes`.
         log_format: text for people, or one JSON object per line.
     """
@@ -42,8 +50,12 @@ class ServiceSettings:
     host: str = "127.0.0.1"
     port: int = 5000
     amqp_port: int = 5672
+    broker: str | None = field(default=None, repr=False)
+    broker_management: str | None = field(default=None, repr=False)
+    broker_auth_secret: str | None = field(default=None, repr=False)
     public_host: str | None = None
     amqp_advertised_port: int | None = None
+    amqp_advertised_scheme: Literal["amqp", "amqps"] | None = None
     amqp_heartbeat_s: int = 30
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
@@ -64,6 +76,8 @@ class ServiceSettings:
 
     feed_window_messages: int = 1000
     feed_window_bytes: int = 16 * 1024 * 1024
+    broker_window_messages: int = 10_000
+    broker_window_bytes: int = 64 * 1024 * 1024
     page_tasks: int = 500
     result_batch_messages: int = 1000
     result_batch_bytes: int = 16 * 1024 * 1024

@@ -9,6 +9,7 @@ derived by the client (prefix + task group id). Source: wire protocol, AMQP topo
     default exchange             → queue <endpoint>.commands   service writes, that manager reads
     default exchange             → queue tg.<identity>.<task group>   service writes, that identity reads
     default exchange             → queue tg.<identity>.<task group>.<reader>   ours: each reader gets a copy of its own
+    exchange groups (direct)     → both kinds of tg queue, by the name of the shared one; RabbitMQ only
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from farcall.wire.messages import is_uuid_text
 __all__ = [
     "COMPAT_SDK_VERSION",
     "EXCHANGES",
+    "GROUPS",
     "HEARTBEATS",
     "HEADER_FUNCTION",
     "HEADER_HIGH_ASSURANCE",
@@ -51,6 +53,8 @@ __all__ = [
 TASKS: Final = "tasks"
 RESULTS: Final = "results"
 HEARTBEATS: Final = "heartbeats"
+GROUPS: Final = "groups"
+"""On RabbitMQ only, and the service's alone."""
 
 EXCHANGES: Final = {TASKS: "direct", RESULTS: "topic", HEARTBEATS: "topic"}
 """Exchange → kind."""

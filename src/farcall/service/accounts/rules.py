@@ -11,6 +11,7 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote
 
 from farcall.wire.topology import BrokerUser
 
@@ -82,7 +83,16 @@ def is_broker_password(secret: bytes, user: BrokerUser, password: str) -> bool:
     return hmac.compare_digest(broker_password(secret, user).encode(), password.encode(errors="replace"))
 
 
-def connection_url(secret: bytes, user: BrokerUser, *, host: str, port: int, heartbeat_s: int) -> str:
-    """The URL that a client connects to the broker with. Nothing in it needs quoting but the vhost "/"."""
-    shown = f"[{host}]" if ":" in host else host
-    return f"amqp://{user.name}:{broker_password(secret, user)}@{shown}:{port}/%2F?heartbeat={heartbeat_s}"
+def connection_url(
+    secret: bytes,
+    user: BrokerUser,
+    *,
+    host: str,
+    port: int,
+    heartbeat_s: int,
+    scheme: str = "amqp",
+    vhost: str = "/",
+) -> str:
+    """The URL that a client connects to the broker with. Nothing in it needs quoting but the vhost."""
+    where = f"{f'[{host}]' if ':' in host else host}:{port}/{quote(vhost, safe='')}"
+    return f"{scheme}://{user.name}:{broker_password(secret, user)}@{where}?heartbeat={heartbeat_s}"

@@ -109,14 +109,14 @@ async def _page(service: Service) -> str:
         "Tasks in the store; counted every 15 s at most.",
         *(({"state": state.value}, service.state_counts.counts.get(state.value, 0)) for state in TaskState),
     )
-    _relay_part(page, service)
+    await _relay_part(page, service)
     _process_part(page)
     return page.text()
 
 
-def _relay_part(page: Page, service: Service) -> None:
+async def _relay_part(page: Page, service: Service) -> None:
     relay, measures = service.relay, service.relay.measures
-    depths = relay.depths()
+    depths = await relay.depths()
     page.gauge("farcall_endpoints_online", "Endpoints that take tasks now.", ({}, len(relay.reports.online())))
     page.gauge(
         "farcall_queue_messages",

@@ -13,10 +13,11 @@ that order.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from farcall.service.relay.window import AckedOutstanding, EndedOutstanding
 
 __all__ = ["Command", "Entry", "Feed", "Publish", "Purge", "ReadPage", "Window"]
 
@@ -79,20 +80,21 @@ class Feed:
 
     Args:
         window: bound on what is unacknowledged.
+        by_ends: the broker does not tell what was acknowledged: an entry counts as unacknowledged until `ended`.
 
     Attributes:
         settled_seq: what was published up to this entry has been acknowledged; 0 at first.
     """
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, *, by_ends: bool = False) -> None:
         self._window = window
         self._epoch = 0
         self._is_attached = False
         self._is_reading = False
         self._is_behind = False  # the store may have entries after the cursor
         self._cursor = 0  # everything up to here has been published in this epoch
-        self._out: deque[tuple[int, int]] = deque()  # seq and size of what is unacknowledged
-        self._out_size = 0
+        self._by_ends = by_ends
+        self._out: AckedOutstanding | EndedOutstanding = EndedOutstanding() if by_ends else AckedOutstanding()
         self._withdrawn: set[str] = set()
         self.settled_seq = 0
 
@@ -107,7 +109,7 @@ class Feed:
 
     @property
     def unacknowledged(self) -> int:
-        return len(self._out)
+        return self._out.count
 
     def attached(self, *, from_now: bool = False) -> list[Command]:
         """The queue got its first consumer, or another incarnation of it: begin at the beginning.
@@ -152,8 +154,8 @@ class Feed:
             self._is_behind = True
         fresh = [entry for entry in entries if entry.id not in self._withdrawn]
         self._withdrawn.clear()
-        self._out.extend((entry.seq, entry.size) for entry in fresh)
-        self._out_size += sum(entry.size for entry in fresh)
+        for entry in fresh:
+            self._out.add(entry.seq, entry.size)
         if entries:
             self._cursor = max(self._cursor, entries[-1].seq)
         commands: list[Command] = [Publish(fresh)] if fresh else []
@@ -167,11 +169,15 @@ class Feed:
 
     def settled(self, count: int) -> list[Command]:
         """`count` messages have left the queue for good, oldest first."""
-        out = self._out
-        for _ in range(min(count, len(out))):
-            seq, size = out.popleft()
-            self._out_size -= size
-            self.settled_seq = max(self.settled_seq, seq)
+        self.settled_seq = max(self.settled_seq, self._out.settle(count))
+        return self._read_on()
+
+    def ended(self, entries: Collection[tuple[int, str]]) -> list[Command]:
+        """These (`seq`, `id`) are not to be published any more, and no room is needed for them if they were."""
+        if self._is_reading:
+            self._withdrawn.update(entry_id for seq, entry_id in entries if seq > self._cursor)
+        if isinstance(self._out, EndedOutstanding):
+            self._out.end(seq for seq, _ in entries)
         return self._read_on()
 
     def withdrawn(self, entry: Entry) -> list[Command]:
@@ -185,8 +191,8 @@ class Feed:
             return []
         if entry.seq > self._cursor:
             return []
-        self._out.append((0, entry.size))
-        self._out_size += entry.size
+        if isinstance(self._out, AckedOutstanding):
+            self._out.add(0, entry.size)
         return [Publish([entry])]
 
     def _take(self, entries: Sequence[Entry]) -> Sequence[Entry]:
@@ -194,10 +200,9 @@ class Feed:
         window, out = self._window, self._out
         count = 0
         for entry in entries:
-            if out and (len(out) >= window.messages or self._out_size + entry.size > window.size):
+            if out.count and (out.count >= window.messages or out.size + entry.size > window.size):
                 break
-            out.append((entry.seq, entry.size))
-            self._out_size += entry.size
+            out.add(entry.seq, entry.size)
             self._cursor = entry.seq
             count += 1
         return entries if count == len(entries) else entries[:count]
@@ -206,7 +211,8 @@ class Feed:
         """The next page, if there may be one and half of the window is free (small pages cost as much as large)."""
         if not self._is_attached or self._is_reading or not self._is_behind:
             return []
-        if self._out and (2 * len(self._out) > self._window.messages or 2 * self._out_size > self._window.size):
+        out, window = self._out, self._window
+        if out.count and (2 * out.count > window.messages or 2 * out.size > window.size):
             return []
         return [self._read()]
 
@@ -216,8 +222,8 @@ class Feed:
         return ReadPage(
             self._epoch,
             self._cursor,
-            max(1, self._window.messages - len(self._out)),
-            max(1, self._window.size - self._out_size),
+            max(1, self._window.messages - self._out.count),
+            max(1, self._window.size - self._out.size),
         )
 
     def _reset(self) -> None:
@@ -225,5 +231,4 @@ class Feed:
         self._is_attached = self._is_reading = self._is_behind = False
         self._cursor = 0
         self._out.clear()
-        self._out_size = 0
         self._withdrawn.clear()

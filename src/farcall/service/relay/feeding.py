@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from farcall.service.db.engine import Database
@@ -66,7 +66,7 @@ class Feeding:
 
     def __init__(self, queue: str, window: Window, transport: Transport, read: Reader, seen: Seen) -> None:
         self.queue = queue
-        self.feed = Feed(window)
+        self.feed = Feed(window, by_ends=not transport.sees_acks)
         self._transport = transport
         self._read = read
         self._reads: set[asyncio.Task[None]] = set()
@@ -78,7 +78,8 @@ class Feeding:
         for command in commands:
             if isinstance(command, Publish):
                 self._transport.publish(self.queue, [entry.content for entry in command.entries])
-                self._out.came(len(command.entries), time.monotonic())
+                if self._transport.sees_acks:
+                    self._out.came(len(command.entries), time.monotonic())
                 self._seen.published(command.entries)
             elif isinstance(command, ReadPage):
                 task = asyncio.get_running_loop().create_task(self._read_page(command))
@@ -92,6 +93,10 @@ class Feeding:
         """`count` messages were acknowledged."""
         self._out.left(count, time.monotonic())
         self.do(self.feed.settled(count))
+
+    def ended(self, entries: Collection[tuple[int, str]]) -> None:
+        """What these entries (`seq`, `id`) are about has ended; for brokers that do not tell of acknowledgements."""
+        self.do(self.feed.ended(entries))
 
     async def _read_page(self, command: ReadPage) -> None:
         try:
@@ -153,6 +158,18 @@ class TaskFeeds:
         feeding = self._feedings.get(endpoint_id)
         if feeding is not None:
             feeding.settled(count)
+
+    def ended(self, tasks: Iterable[TaskRef]) -> None:
+        """These tasks have ended, one way or another."""
+        if self._transport.sees_acks or not self._feedings:
+            return
+        of_endpoints: dict[str, list[tuple[int, str]]] = {}
+        for task in tasks:
+            of_endpoints.setdefault(task.endpoint_id, []).append((task.seq, task.id))
+        for endpoint_id, entries in of_endpoints.items():
+            feeding = self._feedings.get(endpoint_id)
+            if feeding is not None:
+                feeding.ended(entries)
 
     def committed(self, endpoint_id: str, tasks: Sequence[StoredTask], shared: SubmissionHeaders) -> None:
         """A submission has been committed. In the order of the commits."""
@@ -232,11 +249,27 @@ def _group_key(queue: GroupQueue) -> tuple[str, str]:
 
 
 class ResultFeeds:
-    """The feeds of all task groups whose queues are being read."""
+    """The feeds of all task groups whose queues are being read; implements `results_out.ResultsOut`.
+
+    Args:
+        idle_s: for how long a queue that nobody reads is kept.
+        clock: Unix seconds.
+    """
 
     def __init__(
-        self, db: Database, transport: Transport, window: Window, page_results: int, *, measures: Measures
+        self,
+        db: Database,
+        transport: Transport,
+        window: Window,
+        page_results: int,
+        *,
+        measures: Measures,
+        idle_s: float,
+        clock: Callable[[], float],
     ) -> None:
+        self._idle_s = idle_s
+        self._clock = clock
+        self._unused: dict[str, float] = {}
         self._seen = Seen(measures.result_taken_s)
         self._db = db
         self._transport = transport
@@ -244,6 +277,34 @@ class ResultFeeds:
         self._page_results = page_results
         self._feedings: dict[tuple[str, str], dict[str, Feeding]] = {}  # by owner and group, then by queue
         self._delivered: dict[str, int] = {}
+
+    def submitted(self, queue: GroupQueue) -> None:
+        self.ensure_queue(queue)
+
+    def ensure_queue(self, queue: GroupQueue) -> None:
+        self._transport.ensure_queue(queue.name)
+        self._unused.setdefault(queue.name, self._clock())
+
+    async def prepare_queue(self, queue: GroupQueue) -> None:
+        self.ensure_queue(queue)
+
+    async def again(self, tasks: Sequence[TaskRef]) -> None:
+        """Nothing: a feed begins with what its readers have not acknowledged."""
+
+    def consumers(self, queue: GroupQueue, count: int) -> None:
+        if count and not self.is_attached(queue):
+            self._unused.pop(queue.name, None)
+            self.attached(queue)
+        elif not count:
+            self.detached(queue)
+            self._transport.drop_queue(queue.name, if_unused=True)  # made again when somebody comes to read
+
+    def drop_idle_queues(self) -> None:
+        before = self._clock() - self._idle_s
+        idle: Sequence[str] = [queue for queue, since in self._unused.items() if since < before]
+        for queue in idle:
+            del self._unused[queue]
+            self._transport.drop_queue(queue, if_unused=True)
 
     def attached(self, queue: GroupQueue) -> None:
         """Begin to feed: a shared queue at the oldest result that the group's clients have not acknowledged, a

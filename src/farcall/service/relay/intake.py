@@ -9,15 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from farcall.broker import Delivery
 from farcall.service.db.engine import Database
 from farcall.service.ops.measures import Histogram, Stopwatch
 from farcall.service.relay import store
-from farcall.service.relay.results import MALFORMED_RESULT, ParsedResult, Unreadable, failure_result, parse_result
+from farcall.service.relay.results import (
+    MALFORMED_RESULT,
+    ParsedResult,
+    Reason,
+    TaskRef,
+    Unreadable,
+    failure_result,
+    parse_result,
+)
 from farcall.service.relay.store import Recorded
+from farcall.service.relay.transport import Incoming
 from farcall.wire.errors import ServiceUnavailable
 
 __all__ = ["Intake", "IntakeCounters"]
@@ -46,6 +54,8 @@ class Intake:
     Args:
         acknowledge: tells the broker that these are done.
         on_recorded: called with each batch that was committed, in the order of the commits.
+        on_again: awaited, before the acknowledgement, with those whose results the broker has delivered again although
+            they had ended.
         clock: Unix seconds.
         stored_s: how long results wait until they are stored.
     """
@@ -53,8 +63,9 @@ class Intake:
     def __init__(
         self,
         db: Database,
-        acknowledge: Callable[[Sequence[Delivery]], None],
+        acknowledge: Callable[[Sequence[Incoming]], None],
         on_recorded: Callable[[Recorded], None],
+        on_again: Callable[[Sequence[TaskRef]], Awaitable[None]],
         clock: Callable[[], float],
         *,
         batch_messages: int,
@@ -66,10 +77,11 @@ class Intake:
         self._db = db
         self._acknowledge = acknowledge
         self._on_recorded = on_recorded
+        self._on_again = on_again
         self._clock = clock
         self._batch_messages = batch_messages
         self._batch_bytes = batch_bytes
-        self._waiting: list[Delivery] = []
+        self._waiting: list[Incoming] = []
         self._worker: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
 
@@ -79,7 +91,7 @@ class Intake:
         oldest = self._arrivals.oldest
         return 0.0 if oldest is None else time.monotonic() - oldest
 
-    def take(self, deliveries: Sequence[Delivery]) -> None:
+    def take(self, deliveries: Sequence[Incoming]) -> None:
         """Results have come."""
         self._waiting.extend(deliveries)
         self._arrivals.came(len(deliveries), time.monotonic())
@@ -102,7 +114,7 @@ class Intake:
         finally:
             self._worker = None
 
-    def _next_batch(self) -> Sequence[Delivery]:
+    def _next_batch(self) -> Sequence[Incoming]:
         count = size_bytes = 0
         for delivery in self._waiting[: self._batch_messages]:
             size_bytes += len(delivery.body)
@@ -112,7 +124,7 @@ class Intake:
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         return batch
 
-    async def _store(self, batch: Sequence[Delivery]) -> bool:
+    async def _store(self, batch: Sequence[Incoming]) -> bool:
         """Write a batch, however often that takes. False if the service stops before."""
         results = self._parse(batch)
         while results:
@@ -133,7 +145,7 @@ class Intake:
     async def _record(self, results: Sequence[ParsedResult]) -> None:
         """Raises ServiceUnavailable. One result that the store does not take must not keep the others out."""
         try:
-            await self._db.write(store.record_results, results, self._clock(), then=self._recorded)
+            recorded = await self._db.write(store.record_results, results, self._clock(), then=self._recorded)
         except ServiceUnavailable:
             raise
         except Exception as exc:
@@ -150,8 +162,16 @@ class Intake:
             if results[0].error_code != MALFORMED_RESULT:
                 text = f"The result of task {task_id} cannot be stored by the service ({type(exc).__name__})."
                 await self._record([replace(failure_result(task_id, MALFORMED_RESULT, text), sender=sender)])
+            return
+        again = [
+            dropped.task
+            for dropped in recorded.dropped
+            if dropped.reason is Reason.DUPLICATE and dropped.result.is_again and dropped.task is not None
+        ]
+        if again:
+            await self._on_again(again)
 
-    def _parse(self, batch: Sequence[Delivery]) -> list[ParsedResult]:
+    def _parse(self, batch: Sequence[Incoming]) -> list[ParsedResult]:
         results = []
         for delivery in batch:
             parsed = parse_result(delivery.body, delivery.routing_key)
@@ -167,7 +187,7 @@ class Intake:
                     },
                 )
             else:
-                results.append(parsed)
+                results.append(replace(parsed, is_again=True) if delivery.redelivered else parsed)
         return results
 
     def _recorded(self, recorded: Recorded) -> None:

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
-from farcall.broker import Delivery
 from farcall.service.relay import presence
 from farcall.service.relay.presence import Presence
+from farcall.service.relay.transport import Incoming
 from farcall.wire.messages import is_uuid_text
 from farcall.wire.states import TaskState
 from farcall.wire.topology import heartbeat_key
@@ -103,7 +103,7 @@ class Reports:
         self._dirty.discard(endpoint_id)
         self._moves.pop(endpoint_id, None)
 
-    def take(self, deliveries: Sequence[Delivery]) -> bool:
+    def take(self, deliveries: Sequence[Incoming]) -> bool:
         """Reports have come. Returns whether there is something to be written (`take_unwritten`)."""
         for delivery in deliveries:
             try:
@@ -137,7 +137,7 @@ class Reports:
         self._dirty.clear()
         return Unwritten(reports, moves)
 
-    def _take_one(self, delivery: Delivery) -> None:
+    def _take_one(self, delivery: Incoming) -> None:
         if len(delivery.body) > _REPORT_LIMIT_BYTES:
             raise ValueError(f"it has {len(delivery.body)} bytes; the limit is {_REPORT_LIMIT_BYTES}")
         if delivery.body[:1] != b"\x01":

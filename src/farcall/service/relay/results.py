@@ -67,6 +67,7 @@ class ParsedResult:
         body: of the message, to be forwarded as it is.
         data: one serialized value, or text for the user if `error_code` is set.
         details_json, transitions_json: JSON objects; the latter maps states to Unix seconds.
+        is_again: the broker has delivered this message before.
     """
 
     sender: str | None
@@ -77,6 +78,7 @@ class ParsedResult:
     error_message: str | None = None
     details_json: str | None = None
     transitions_json: str | None = None
+    is_again: bool = False
 
     @property
     def state(self) -> TaskState:
@@ -112,10 +114,11 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Do nothing but count and log."""
+    """Do nothing but count and log. `task`: if it is known and the sender's."""
 
     result: ParsedResult
     reason: Reason
+    task: TaskRef | None = None
 
 
 class _Error(msgspec.Struct):
@@ -214,7 +217,7 @@ def decide(results: Iterable[ParsedResult], tasks: Mapping[str, TaskRef]) -> lis
         elif result.sender is not None and result.sender != f"{task.endpoint_id}.results":
             verdicts.append(Dropped(result, Reason.FOREIGN))
         elif task.state.is_terminal or task.id in ended:
-            verdicts.append(Dropped(result, Reason.DUPLICATE))
+            verdicts.append(Dropped(result, Reason.DUPLICATE, task))
         else:
             ended.add(task.id)
             verdicts.append(Accepted(task, result))

@@ -9,25 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
-from farcall.broker import Delivery
 from farcall.service.db.engine import Database
 from farcall.service.endpoints.store import write_reports
 from farcall.service.ops.measures import Measures
 from farcall.service.relay import store
-from farcall.service.relay.feed import Window
-from farcall.service.relay.feeding import ResultFeeds, TaskFeeds
+from farcall.service.relay.feeding import TaskFeeds
 from farcall.service.relay.intake import Intake
 from farcall.service.relay.messages import CodeCache
 from farcall.service.relay.reports import Reports
 from farcall.service.relay.results import TaskRef
+from farcall.service.relay.sides import BrokerSide
 from farcall.service.relay.store import EndedTask, Recorded, StoredTask, SubmissionHeaders
 from farcall.service.relay.sweeper import Sweeper
-from farcall.service.relay.transport import Transport
+from farcall.service.relay.transport import Incoming
 from farcall.service.settings import ServiceSettings
 from farcall.wire.errors import ServiceUnavailable
-from farcall.wire.topology import BrokerUser, GroupQueue, UserKind, group_queue, task_queue, task_queue_owner
+from farcall.wire.topology import GroupQueue, UserKind, task_queue, task_queue_owner
 
 __all__ = ["Relay"]
 
@@ -43,38 +41,42 @@ class Relay:
         intake: takes results in; its counters are for the operator.
         measures: what is counted on the way.
         on_ended: told of each task that has ended, after the commit.
+
+    Args:
+        side: the broker.
     """
 
     def __init__(
         self,
         settings: ServiceSettings,
         db: Database,
-        transport: Transport,
+        side: BrokerSide,
         clock: Callable[[], float],
-        measures: Measures | None = None,
+        measures: Measures,
     ) -> None:
-        measures = measures or Measures()
+        transport, results = side.transport, side.results
         self.measures = measures
         self.on_ended: Callable[[Iterable[TaskRef]], None] | None = None
         self._settings = settings
         self._db = db
         self._transport = transport
-        window = Window(messages=settings.feed_window_messages, size=settings.feed_window_bytes)
         self.codes = CodeCache(settings.code_cache_bytes)
         self.reports = Reports(clock)
         self.intake = Intake(
             db,
             transport.ack_results,
             self._recorded,
+            results.again,
             clock,
             batch_messages=settings.result_batch_messages,
             batch_bytes=settings.result_batch_bytes,
             stored_s=measures.stored_s,
         )
-        self._tasks = TaskFeeds(db, transport, self.codes, window, settings.page_tasks, measures=measures, clock=clock)
-        self._results = ResultFeeds(db, transport, window, settings.page_tasks, measures=measures)
-        self._sweeper = Sweeper(settings, db, clock, on_ended=self.ended_here, on_idle=self._drop_idle_queues)
-        self._unused_queues: dict[str, float] = {}
+        self._tasks = TaskFeeds(
+            db, transport, self.codes, side.window, settings.page_tasks, measures=measures, clock=clock
+        )
+        self._results = results
+        self._sweeper = Sweeper(settings, db, clock, on_ended=self.ended_here, on_idle=results.drop_idle_queues)
         self._clock = clock
         self._flush_timer: asyncio.TimerHandle | None = None
         self._jobs: set[asyncio.Task[None]] = set()
@@ -90,9 +92,9 @@ class Relay:
         broker = self._transport.fault()
         return faults if broker is None else [*faults, broker]
 
-    def depths(self) -> Mapping[str, tuple[int, int]]:
+    async def depths(self) -> Mapping[str, tuple[int, int]]:
         """Messages of the broker by kind of queue: waiting, and delivered but not acknowledged."""
-        return self._transport.depths()
+        return await self._transport.depths()
 
     async def settle(self) -> None:
         """Wait for what goes on in the background (tasks of a deleted endpoint being ended, reports being written)."""
@@ -106,7 +108,7 @@ class Relay:
         await self.settle()
         if self._flush_timer is not None:
             self._flush_timer.cancel()
-        self._transport.close()
+        await self._transport.close()
         await self._flush()
 
     # --- Told by the routes ----------------------------------------------------------------------------------
@@ -120,34 +122,41 @@ class Relay:
         self._recorded(recorded)
         self._tasks.withdraw(each.task for each in recorded.ended)
 
-    def ensure_group_queue(self, owner_id: str, group_id: str) -> None:
-        """The queue is there when this returns."""
-        self.ensure_queue(group_queue(owner_id, group_id))
+    def group_submitted(self, owner_id: str, group_id: str) -> None:
+        """A client has submitted tasks of a group, and will read its shared queue."""
+        self._results.submitted(GroupQueue(identity_id=owner_id, task_group_id=group_id))
 
     def ensure_queue(self, queue: str) -> None:
-        """Make a queue that somebody is about to read. Asked for by the broker's authority too: no queue has to
+        """Make a queue that somebody is about to read, as the embedded broker's authority says: no queue has to
         exist for those who do not come.
         """
         group = GroupQueue.from_name(queue)
-        if group is None and task_queue_owner(queue) is None:
-            return
-        self._transport.ensure_queue(queue)
         if group is not None:
-            self._unused_queues.setdefault(queue, self._clock())
+            self._results.ensure_queue(group)
+        elif task_queue_owner(queue) is not None:
+            self._transport.ensure_queue(queue)
+
+    async def prepare_queue(self, queue: str) -> None:
+        """The same, for a broker elsewhere: the queue is there when this returns, if it can be."""
+        group = GroupQueue.from_name(queue)
+        if group is not None:
+            await self._results.prepare_queue(group)
+        elif task_queue_owner(queue) is not None:
+            await self._transport.prepare_queue(queue)
 
     def endpoint_registered(self, endpoint_id: str, generation: int) -> None:
         """A new registration: older logins are cut, and feeding will begin anew when the new one attaches."""
-        self._cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint has been registered again")
+        self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint has been registered again")
         self._transport.ensure_queue(task_queue(endpoint_id))
         self._transport.purge(task_queue(endpoint_id))
 
     def endpoint_locked(self, endpoint_id: str, generation: int) -> None:
         """The endpoint was stopped remotely."""
-        self._cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint was stopped remotely")
+        self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint was stopped remotely")
 
     def endpoint_deleted(self, endpoint_id: str, generation: int) -> None:
         """The endpoint is gone; its open tasks end, which takes its time if there are very many."""
-        self._cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint was deleted")
+        self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint was deleted")
         self._transport.drop_queue(task_queue(endpoint_id), if_unused=False)
         self._tasks.detached(endpoint_id)
         self.reports.forget(endpoint_id)
@@ -157,14 +166,14 @@ class Relay:
 
     def credential_revoked(self, identity_id: str, generation: int) -> None:
         """An identity's broker logins older than `generation` are void."""
-        self._cut(UserKind.SDK, identity_id, generation, "the credential was revoked")
+        self._transport.cut(UserKind.SDK, identity_id, generation, "the credential was revoked")
 
     # --- Told by the transport -------------------------------------------------------------------------------
 
-    def on_results(self, deliveries: Sequence[Delivery]) -> None:
+    def on_results(self, deliveries: Sequence[Incoming]) -> None:
         self.intake.take(deliveries)
 
-    def on_reports(self, deliveries: Sequence[Delivery]) -> None:
+    def on_reports(self, deliveries: Sequence[Incoming]) -> None:
         if self.reports.take(deliveries):
             self._flush_soon()
 
@@ -174,14 +183,8 @@ class Relay:
             self._on_endpoint(endpoint_id, count)
             return
         group = GroupQueue.from_name(queue)
-        if group is None:
-            return
-        if count and not self._results.is_attached(group):
-            self._unused_queues.pop(queue, None)
-            self._results.attached(group)
-        elif not count:
-            self._results.detached(group)
-            self._transport.drop_queue(queue, if_unused=True)  # made again when somebody comes to read
+        if group is not None:
+            self._results.consumers(group, count)
 
     def on_settled(self, queue: str, count: int) -> None:
         endpoint_id = task_queue_owner(queue)
@@ -212,23 +215,9 @@ class Relay:
             by_group.setdefault((each.task.owner_id, each.task.group_id), []).append(each)
         for (owner_id, group_id), ended in by_group.items():
             self._results.committed(owner_id, group_id, ended, recorded.completed_at)
+        self._tasks.ended(each.task for each in recorded.ended)
         if self.on_ended is not None:
             self.on_ended(each.task for each in recorded.ended)
-
-    def _cut(self, kind: UserKind, user_id: str, generation: int, reason: str) -> None:
-        def is_old(principal: Any) -> bool:  # the broker's Principal; ours are BrokerUsers
-            return (
-                isinstance(principal, BrokerUser)
-                and (principal.kind, principal.id) == (kind, user_id)
-                and principal.generation < generation
-            )
-
-        count = self._transport.close_logins(is_old, reason)
-        if count:
-            _logger.info(
-                "Connections were cut",
-                extra={"event": "broker.cut", "user_id": user_id, "connections": count, "reason": reason},
-            )
 
     def _flush_soon(self) -> None:
         if self._flush_timer is None:
@@ -256,10 +245,3 @@ class Relay:
             _logger.warning("Reports were not written", extra={"event": "relay.flush_failed", "reason": str(exc)})
         except Exception:
             _logger.exception("Reports could not be written", extra={"event": "relay.flush_failed"})
-
-    def _drop_idle_queues(self) -> None:
-        before = self._clock() - self._settings.group_queue_idle_s
-        idle: Iterable[str] = [queue for queue, since in self._unused_queues.items() if since < before]
-        for queue in idle:
-            del self._unused_queues[queue]
-            self._transport.drop_queue(queue, if_unused=True)

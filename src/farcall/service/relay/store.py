@@ -29,6 +29,7 @@ from farcall.service.relay.results import (
     result_message,
 )
 from farcall.wire.states import TRANSITIONS, TaskState
+from farcall.wire.topology import task_queue
 
 __all__ = [
     "EndedTask",
@@ -42,6 +43,8 @@ __all__ = [
     "end_tasks_of_endpoint",
     "move_tasks",
     "read_result_page",
+    "read_results",
+    "read_task_queues",
     "read_task_page",
     "record_results",
     "sweep_groups",
@@ -156,16 +159,26 @@ def read_result_page(
     if last is None:
         return [], True
     rows = _RESULT_PAGE.all(conn, group=group_id, after=after, last=last)
-    page = [
-        OutgoingResult(
-            row.seq,
-            row.id,
-            result_message(row.id, row.data, row.error_code, row.error_message, row.details_json),
-            row.completed_at,
-        )
-        for row in rows
-    ]
-    return page, is_last
+    return [_outgoing(row) for row in rows], is_last
+
+
+def read_results(conn: Connection, task_ids: Sequence[str]) -> Sequence[OutgoingResult]:
+    """The results of these tasks, of those that have ended."""
+    return [_outgoing(row) for row in _RESULTS_OF.all(conn, task_ids)]
+
+
+def read_task_queues(conn: Connection) -> Sequence[str]:
+    """The task queues of all endpoints that were not deleted."""
+    return [task_queue(endpoint_id) for endpoint_id in conn.execute(_ENDPOINTS).scalars()]
+
+
+def _outgoing(row: Any) -> OutgoingResult:  # a row with the columns of _RESULT
+    return OutgoingResult(
+        row.seq,
+        row.id,
+        result_message(row.id, row.data, row.error_code, row.error_message, row.details_json),
+        row.completed_at,
+    )
 
 
 def _cut(sizes: Sequence[Any], count: int, size_chars: int) -> tuple[int | None, bool]:
@@ -218,11 +231,13 @@ _RESULT_SIZES = Prepared(
     .order_by(task_results.c.seq)
     .limit(bindparam("count"))
 )
+_RESULT = select(task_results, tasks.c.id, tasks.c.completed_at).join_from(
+    task_results, tasks, tasks.c.seq == task_results.c.task_seq
+)
+_RESULTS_OF = PreparedIn(lambda ids: _RESULT.where(tasks.c.id.in_(ids)).order_by(task_results.c.seq))
+_ENDPOINTS = select(endpoints.c.id).where(endpoints.c.deleted_at.is_(None))
 _RESULT_PAGE = Prepared(
-    select(task_results, tasks.c.id, tasks.c.completed_at)
-    .join_from(task_results, tasks, tasks.c.seq == task_results.c.task_seq)
-    .where(_next_result, task_results.c.seq <= bindparam("last"))
-    .order_by(task_results.c.seq)
+    _RESULT.where(_next_result, task_results.c.seq <= bindparam("last")).order_by(task_results.c.seq)
 )
 
 

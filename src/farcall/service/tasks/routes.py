@@ -244,7 +244,7 @@ async def _submit(service: Service, plan: SubmissionPlan) -> SubmitResponse:
         for function_id, code in (submitted.codes or {}).items():
             relay.codes.put(function_id, code)
         if submitted.queue_owner_id is not None:
-            relay.ensure_group_queue(submitted.queue_owner_id, submitted.response.task_group_id)
+            relay.group_submitted(submitted.queue_owner_id, submitted.response.task_group_id)
         if submitted.headers is not None:
             count = len(submitted.tasks)
             relay.measures.accepted += count
