@@ -1,7 +1,7 @@
 """1,000 endpoints that are connected and have nothing to do: what they cost service and broker.
 
-The agents are simulated in this process: their registration, their connection with its consumer and publishers, and their
-reports every 30 seconds are the real ones (about 6 KB each); no engine runs.
+The agents are simulated in this process: their registration, their connection with its consumer and publishers, and
+their reports every 30 seconds are the real ones (about 6 KB each); no engine runs.
 """
 
 from __future__ import annotations

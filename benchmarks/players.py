@@ -1,7 +1,7 @@
 """Those who put a load on a service and do nothing else: a submitter, agents that answer at once, a reader of results.
 
-They speak the real protocol over real sockets (`farcall.endpoint.agent.links` is the agents' own way to the broker), but
-run nothing, so that what is measured is the service's share.
+They speak the real protocol over real sockets (`farcall.endpoint.agent.links` is the agents' own way to the broker),
+but run nothing, so that what is measured is the service's share.
 """
 
 from __future__ import annotations

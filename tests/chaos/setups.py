@@ -2,6 +2,7 @@
 
 embedded    one service process, SQLite, the broker in it
 postgres    the same with PostgreSQL
+rabbitmq    one service process with PostgreSQL and RabbitMQ
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from chaos.records import read_executions
 from chaos.supervisor import Supervised
 from farcall.testing.processes import ProcessSystem
 from postgres_server import PostgresServer, find_binaries, postgres_server
+from rabbitmq_server import RabbitServer, find_program, rabbitmq_server
 
 __all__ = ["ENDPOINTS", "SETUPS", "ChaosSystem", "Site", "chaos_system", "missing_for"]
 
-SETUPS = ("embedded", "postgres")
+SETUPS = ("embedded", "postgres", "rabbitmq")
 """From the simplest to the fullest."""
 
 _BIN = Path(sys.executable).parent
@@ -39,6 +41,8 @@ def missing_for(setup: str) -> str | None:
     """What a set-up needs and this machine lacks; None if it can run."""
     if setup != "embedded" and find_binaries() is None:
         return "no PostgreSQL 15 or newer (Debian: apt-get install postgresql)"
+    if setup not in ("embedded", "postgres") and find_program() is None:
+        return "no RabbitMQ (Debian: apt-get install rabbitmq-server)"
     return None
 
 
@@ -72,14 +76,17 @@ class ChaosSystem:
         executions: the file to which every call appends itself when it begins.
     """
 
-    def __init__(self, root: Path, wire: Cable | None, postgres: PostgresServer | None) -> None:
+    def __init__(
+        self, root: Path, wire: Cable | None, postgres: PostgresServer | None, rabbit: RabbitServer | None
+    ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.root = root
         self.executions = root / "executions"
         self.endpoint_ids: dict[str, str] = {}
         self.clients: list[Supervised] = []
         self._commands = ProcessSystem(root, {"FARCALL_AMQP_HEARTBEAT_S": "8"}).commands
-        self._cable, self._postgres = wire, postgres
+        self._cable, self._postgres, self._rabbit = wire, postgres, rabbit
+        self._down: set[Victim] = set()
         self._services: list[Supervised] = []
         self._agents: dict[str, Supervised] = {}
         self._balancer: Supervised | None = None
@@ -87,8 +94,13 @@ class ChaosSystem:
         self._http_port, self._amqp_port = free_port(), free_port()
         if postgres is not None:
             self._commands.env["FARCALL_STORE"] = postgres.database()
+        if rabbit is not None:
+            self._commands.env.update(rabbit.environment)
+            self._amqp_port = rabbit.port
+            rabbit.lead_to(self._http_port)
         self.victims = [Victim.SERVICE, Victim.AGENT, Victim.INTERCHANGE, Victim.WORKER, Victim.CLIENT]
         self.victims += [Victim.POSTGRESQL] if postgres else []
+        self.victims += [Victim.RABBITMQ] if rabbit else []
         self.victims += [Victim.LINK] if wire else []
 
     # --- begin and end
@@ -150,8 +162,8 @@ class ChaosSystem:
 
     def kill(self, victim: Victim, which: int, hold_s: float) -> str | None:
         """SIGKILL one part of a kind; it comes back after `hold_s`. Returns who it was; None: nobody is there."""
-        if victim is Victim.POSTGRESQL:
-            return self._kill_postgres(hold_s)
+        if victim in (Victim.POSTGRESQL, Victim.RABBITMQ):
+            return self._kill_server(victim, hold_s)
         part = self._supervised(victim, which)
         if part is not None:
             return part.name if part.kill(hold_s) else None
@@ -171,9 +183,9 @@ class ChaosSystem:
         if part is not None:
             thaw = part.freeze()
             return None if thaw is None else (part.name, thaw)
-        if victim is Victim.POSTGRESQL:
-            assert self._postgres is not None
-            return "postgresql", _stand_still(self._postgres.processes())
+        if victim in (Victim.POSTGRESQL, Victim.RABBITMQ):
+            server = self._server(victim)
+            return None if victim in self._down else (victim.value, _stand_still(server.processes()))
         found = self._process(victim, which)
         return None if found is None else (found[0], _stand_still([found[1]]))
 
@@ -216,19 +228,33 @@ class ChaosSystem:
             return None
         return process if is_ours else None
 
-    def _kill_postgres(self, hold_s: float) -> str:
-        server = self._postgres
+    def _server(self, victim: Victim) -> PostgresServer | RabbitServer:
+        server = self._postgres if victim is Victim.POSTGRESQL else self._rabbit
         assert server is not None
+        return server
+
+    def _kill_server(self, victim: Victim, hold_s: float) -> str | None:
+        if victim in self._down:
+            return None
+        server = self._server(victim)
+        self._down.add(victim)
         server.kill()
-        timer = threading.Timer(hold_s, server.start)
+
+        def start() -> None:
+            server.start()
+            self._down.discard(victim)
+
+        timer = threading.Timer(hold_s, start)
         self._timers.append(timer)
         timer.start()
-        return "postgresql"
+        return victim.value
 
     # --- the parts
 
     def _start_services(self) -> None:
-        arguments = ["--port", str(self._http_port), "--amqp-port", str(self._amqp_port)]
+        arguments = ["--port", str(self._http_port)]
+        if self._rabbit is None:
+            arguments += ["--amqp-port", str(self._amqp_port)]
         self._services.append(self._service("service", arguments))
 
     def _service(self, name: str, arguments: Sequence[str]) -> Supervised:
@@ -304,7 +330,8 @@ def chaos_system(setup: str, root: Path, *, with_cable: bool) -> Iterator[ChaosS
     with ExitStack() as closing:
         wire = closing.enter_context(cable()) if with_cable else None
         postgres = closing.enter_context(postgres_server()) if setup != "embedded" else None
-        system = ChaosSystem(root, wire, postgres)
+        rabbit = closing.enter_context(rabbitmq_server()) if setup not in ("embedded", "postgres") else None
+        system = ChaosSystem(root, wire, postgres, rabbit)
         closing.callback(system.close)
         system.start()
         yield system
