@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import resource
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from farcall.endpoint.agent.links import Links
 from farcall.testing.processes import ProcessSystem, process_system
 from farcall.wire.rest import EndpointRegistration, RegistrationResponse
 
-__all__ = ["Agent", "Load", "Meter", "Reader", "Submitter", "loaded_system"]
+__all__ = ["Agent", "Load", "Meter", "Reader", "Submitter", "loaded_system", "payload", "server_environment"]
 
 CODE = "42\nst\ntriple:def triple(n):\n    return 3 * n\n"
 MIB = 1024 * 1024
@@ -194,15 +193,33 @@ class Load:
 
 
 @contextmanager
+def server_environment(setup: str) -> Iterator[tuple[dict[str, str], Callable[[ProcessSystem], None], dict[str, int]]]:
+    """What a service needs for a set-up: settings for its environment, what to do once it runs, and its servers' pids.
+
+    Args:
+        setup: `embedded`, or `servers`: a PostgreSQL and a RabbitMQ that are started for it (the tests' own).
+    """
+    if setup == "embedded":
+        yield {}, lambda system: None, {}
+        return
+    from postgres_server import postgres_server
+    from rabbitmq_server import rabbitmq_server
+
+    with postgres_server() as postgres, rabbitmq_server() as rabbit:
+        pids = {"postgresql": postgres.processes()[0].pid, "rabbitmq": rabbit.pid}
+        yield {"FARCALL_STORE": postgres.database(), **rabbit.environment}, partial(_introduce, rabbit), pids
+
+
+def _introduce(rabbit: Any, system: ProcessSystem) -> None:
+    rabbit.lead_to(int(system.service.status["port"]))
+
+
+@contextmanager
 def loaded_system(root: Path, setup: str = "embedded") -> Iterator[Load]:
     """A service on its own, without limits on requests, and many files allowed to it and to us."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 65536), most))
-    if setup != "embedded":
-        raise ValueError(f"unknown set-up {setup!r}")
-    with process_system(root, {"FARCALL_REQUESTS_PER_S": "0"}) as system:
-        yield Load(system, {})
-
-
-def me() -> psutil.Process:
-    return psutil.Process(os.getpid())
+    with server_environment(setup) as (settings, when_running, servers):
+        with process_system(root, {"FARCALL_REQUESTS_PER_S": "0", **settings}) as system:
+            when_running(system)
+            yield Load(system, servers)
