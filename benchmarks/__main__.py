@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # for its servers
 
 from benchmarks import backpressure, bare_htex, idle_endpoints, scaling, whole_way
+from set_ups import missing_servers
 
 Suite = Callable[[Path, int], dict[str, float]]
 
@@ -58,16 +59,7 @@ def unit_of(name: str) -> str:
 
 def why_not(suite: str) -> str | None:
     """What a suite needs and this machine lacks."""
-    if not suite.startswith("servers"):
-        return None
-    import postgres_server
-    import rabbitmq_server
-
-    if postgres_server.find_binaries() is None:
-        return "no PostgreSQL 15 or newer here (Debian: apt-get install postgresql)"
-    if rabbitmq_server.find_program() is None:
-        return "no RabbitMQ here (Debian: apt-get install rabbitmq-server)"
-    return None
+    return missing_servers() if suite.startswith("servers") else None
 
 
 def main() -> None:

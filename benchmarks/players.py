@@ -202,16 +202,10 @@ def server_environment(setup: str) -> Iterator[tuple[dict[str, str], Callable[[P
     if setup == "embedded":
         yield {}, lambda system: None, {}
         return
-    from postgres_server import postgres_server
-    from rabbitmq_server import rabbitmq_server
+    from set_ups import running_servers
 
-    with postgres_server() as postgres, rabbitmq_server() as rabbit:
-        pids = {"postgresql": postgres.processes()[0].pid, "rabbitmq": rabbit.pid}
-        yield {"FARCALL_STORE": postgres.database(), **rabbit.environment}, partial(_introduce, rabbit), pids
-
-
-def _introduce(rabbit: Any, system: ProcessSystem) -> None:
-    rabbit.lead_to(int(system.service.status["port"]))
+    with running_servers() as servers:
+        yield servers.environment(), servers.serve, servers.pids()
 
 
 @contextmanager
