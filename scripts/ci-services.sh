@@ -24,6 +24,17 @@ postgresql() {
     need postgresql "/usr/lib/postgresql/*/bin/initdb"
 }
 
+rabbitmq() {
+    # Its package would run a node; the tests make their own. The plugins that they need come with it.
+    if [ "$(id -u)" = 0 ] && [ ! -e /usr/lib/rabbitmq/bin/rabbitmq-server ] && [ ! -e /usr/sbin/policy-rc.d ]; then
+        printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+        chmod +x /usr/sbin/policy-rc.d
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+    need rabbitmq-server "/usr/lib/rabbitmq/lib/rabbitmq_server-*/plugins/rabbitmq_auth_backend_http-*"
+}
+
 missing=0
 postgresql
+rabbitmq
 exit $((missing * 69))

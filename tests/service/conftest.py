@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves it out
 sys.path.insert(1, str(Path(__file__).parents[1]))
 
+from relay_scene import Broker, Scene
 from service_world import Play, ServiceThread, Story, opened
 
 from farcall.service.db.engine import make_engine
@@ -91,3 +92,28 @@ def service_thread(tmp_path: Path) -> Iterator[Callable[..., ServiceThread]]:
     for thread in started:
         if thread._thread.is_alive():
             thread.stop()
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Each kind of broker in turn."""
+    if request.param == "embedded":
+        return Broker()
+    server: RabbitServer = request.getfixturevalue("rabbitmq")
+    server.clear()
+    return Broker(server)
+
+
+@pytest.fixture
+def scene(service_thread: Callable[..., ServiceThread], broker: Broker) -> Iterator[Callable[..., Scene]]:
+    """Makes scenes; keyword arguments are settings."""
+    made: list[Scene] = []
+
+    def make(**settings: Any) -> Scene:
+        made.append(Scene(service_thread, broker, **settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        for link in each.links:
+            link.close()

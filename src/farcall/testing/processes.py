@@ -12,7 +12,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,11 @@ class ServiceProcess:
     @property
     def url(self) -> str:
         return str(self.status["url"])
+
+    @property
+    def port(self) -> int:
+        """Of HTTP."""
+        return int(self.status["port"])
 
     @property
     def pid(self) -> int:
@@ -195,15 +200,23 @@ class ProcessSystem:
 
 
 @contextmanager
-def process_system(root: Path, extra_env: Mapping[str, str] | None = None) -> Iterator[ProcessSystem]:
+def process_system(
+    root: Path,
+    extra_env: Mapping[str, str] | None = None,
+    on_start: Callable[[ServiceProcess], None] | None = None,
+) -> Iterator[ProcessSystem]:
     """A running service under `root`, and this process's environment pointed at it; all stopped at the end.
 
     Args:
-        extra_env: for the commands, for example settings of the service.
+        extra_env: for the commands, for example settings of the service (FARCALL_BROKER, FARCALL_STORE).
+        on_start: told when the service has started, for example to tell a RabbitMQ whom to ask about logins. Its ports
+            stay the same over restarts.
     """
     system = ProcessSystem(root, extra_env)
     before = {k: v for k, v in os.environ.items() if k.startswith("FARCALL_")}
     system.service.start()
+    if on_start is not None:
+        on_start(system.service)
     os.environ.update(system.client_env())
     try:
         yield system

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from farcall.wire.errors import FarcallError
@@ -33,13 +33,13 @@ class BrokerAddress:
         shown: the URL without a password.
     """
 
-    url: str
+    url: str = field(repr=False)
     scheme: str
     host: str
     port: int
     vhost: str
     management_url: str
-    management_login: tuple[str, str]
+    management_login: tuple[str, str] = field(repr=False)
     shown: str
 
     @property

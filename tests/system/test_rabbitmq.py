@@ -1,0 +1,175 @@
+"""A whole system on a real RabbitMQ: it, the service and the agent are killed while tasks flow, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, Future, as_completed, wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farcall import Executor
+from farcall.testing.functions import by_value
+from farcall.testing.processes import ProcessSystem, process_system
+from postgres_server import PostgresServer, postgres_server
+from rabbitmq_server import RabbitServer, rabbitmq_server
+
+PROCESSES = "engine:\n  type: ProcessPoolEngine\n  max_workers: 2\n"
+TIMEOUT_S = 150
+
+
+@by_value
+def note_and_return(log: str, number: int, seconds: float) -> int:
+    import os
+    import time
+
+    fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(fd, b"%d\n" % number)
+    os.close(fd)
+    time.sleep(seconds)
+    return number
+
+
+@by_value
+def wait_at(gate: str) -> None:
+    with open(gate) as fifo:
+        fifo.read()
+
+
+@pytest.fixture(scope="module")
+def rabbitmq() -> Iterator[RabbitServer]:
+    with rabbitmq_server() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with postgres_server() as made:
+        yield made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest) -> dict[str, str]:
+    if request.param == "sqlite":
+        return {}
+    return {"FARCALL_STORE": request.getfixturevalue("postgres").database()}
+
+
+@pytest.fixture
+def system(rabbitmq: RabbitServer, store: dict[str, str], tmp_path: Path) -> Iterator[ProcessSystem]:
+    rabbitmq.clear()
+    environment = {**rabbitmq.environment, **store}
+    with process_system(tmp_path / "system", environment, lambda service: rabbitmq.lead_to(service.port)) as own:
+        yield own
+
+
+only_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+
+
+def first_done(futures: Iterable[Future[Any]], count: int) -> None:
+    for done, _ in enumerate(as_completed(futures, timeout=TIMEOUT_S), 1):
+        if done >= count:
+            return
+
+
+def check_all(futures: dict[int, Future[int]], log: Path) -> None:
+    """Each call has returned its number and was executed once."""
+    _, silent = wait(futures.values(), timeout=TIMEOUT_S)
+    assert not silent, f"{len(silent)} of {len(futures)} tasks never ended"
+    assert {number: future.result() for number, future in futures.items()} == {number: number for number in futures}
+    executions = Counter(int(line) for line in log.read_text().split())
+    assert executions == dict.fromkeys(futures, 1), "a task was lost or ran twice although no agent and no worker died"
+
+
+def test_two_hundred_calls_come_back(system: ProcessSystem, rabbitmq: RabbitServer, tmp_path: Path) -> None:
+    log = tmp_path / "runs"
+    endpoint = system.endpoint(config=PROCESSES)
+    with Executor(endpoint_id=endpoint.id) as ex:
+        check_all({n: ex.submit(note_and_return, str(log), n, 0.0) for n in range(200)}, log)
+    assert rabbitmq.password not in system.service.log.read_text()
+
+
+@only_sqlite
+def test_a_cancelled_call_does_not_run(system: ProcessSystem, tmp_path: Path) -> None:
+    import os
+
+    gate, log = tmp_path / "gate", tmp_path / "runs"
+    os.mkfifo(gate)
+    endpoint = system.endpoint(config="engine:\n  type: ThreadPoolEngine\n  max_workers: 1\n")
+    with Executor(endpoint_id=endpoint.id) as ex:
+        blocked = ex.submit(wait_at, str(gate))
+        waiting = [ex.submit(note_and_return, str(log), n, 0.0) for n in range(3)]
+        for each in (blocked, *waiting):
+            each.wait_accepted(60)
+        assert waiting[1].cancel()
+        gate.write_text("open\n")
+        assert [waiting[0].result(60), waiting[2].result(60)] == [0, 2]
+        with pytest.raises(CancelledError):
+            waiting[1].result(0)
+    assert log.read_text().split() == ["0", "2"]
+
+
+def test_a_killed_service_is_not_missed(system: ProcessSystem, tmp_path: Path) -> None:
+    log = tmp_path / "runs"
+    endpoint = system.endpoint(config=PROCESSES)
+    with Executor(endpoint_id=endpoint.id, batch_size=8) as ex:
+        futures = {n: ex.submit(note_and_return, str(log), n, 0.01) for n in range(150)}
+        first_done(futures.values(), 20)
+        system.service.kill()
+        futures |= {n: ex.submit(note_and_return, str(log), n, 0.01) for n in range(150, 250)}
+        system.service.start()
+        check_all(futures, log)
+
+
+@pytest.mark.parametrize("forgets", [False, True], ids=["keeps-its-data", "forgets-everything"])
+def test_a_killed_rabbitmq_is_not_missed(
+    system: ProcessSystem, rabbitmq: RabbitServer, tmp_path: Path, forgets: bool
+) -> None:
+    log = tmp_path / "runs"
+    endpoint = system.endpoint(config=PROCESSES)
+    with Executor(endpoint_id=endpoint.id, batch_size=8) as ex:
+        futures = {n: ex.submit(note_and_return, str(log), n, 0.01) for n in range(150)}
+        first_done(futures.values(), 20)
+        rabbitmq.kill()
+        if forgets:
+            rabbitmq.forget()
+        futures |= {n: ex.submit(note_and_return, str(log), n, 0.01) for n in range(150, 250)}
+        rabbitmq.start()
+        check_all(futures, log)
+
+
+@only_sqlite
+def test_a_killed_agent_comes_back_to_its_tasks(system: ProcessSystem, tmp_path: Path) -> None:
+    log = tmp_path / "runs"
+    endpoint = system.endpoint(config=PROCESSES + "  max_retries_on_system_failure: 2\n")
+    with Executor(endpoint_id=endpoint.id, batch_size=8) as ex:
+        futures = {n: ex.submit(note_and_return, str(log), n, 0.01) for n in range(150)}
+        first_done(futures.values(), 20)
+        endpoint.kill()
+        endpoint.start()
+        _, silent = wait(futures.values(), timeout=TIMEOUT_S)
+        assert not silent
+        assert {n: each.result() for n, each in futures.items()} == {n: n for n in range(150)}
+
+
+@only_sqlite
+def test_service_and_rabbitmq_that_come_back_in_either_order_are_not_missed(
+    system: ProcessSystem, rabbitmq: RabbitServer, tmp_path: Path
+) -> None:
+    log = tmp_path / "runs"
+    endpoint = system.endpoint(config=PROCESSES)
+    with Executor(endpoint_id=endpoint.id, batch_size=8) as ex:
+        futures = {n: ex.submit(note_and_return, str(log), n, 0.01) for n in range(100)}
+        first_done(futures.values(), 10)
+        system.service.kill()
+        rabbitmq.kill()
+        rabbitmq.start()  # and has nobody to ask who may log in
+        system.service.start()
+        first_done(futures.values(), 50)
+        rabbitmq.kill()
+        system.service.kill()
+        system.service.start()
+        rabbitmq.start()
+        check_all(futures, log)
