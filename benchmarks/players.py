@@ -23,7 +23,7 @@ import psutil
 from farcall.amqp import AmqpConnection, Delivery
 from farcall.client.rest import ApiClient
 from farcall.endpoint.agent.links import Links
-from farcall.testing.processes import ProcessSystem, process_system
+from farcall.testing.processes import ProcessSystem, ServiceProcess, process_system
 from farcall.wire.rest import EndpointRegistration, RegistrationResponse
 
 __all__ = ["Agent", "Load", "Meter", "Reader", "Submitter", "loaded_system", "payload", "server_environment"]
@@ -193,14 +193,16 @@ class Load:
 
 
 @contextmanager
-def server_environment(setup: str) -> Iterator[tuple[dict[str, str], Callable[[ProcessSystem], None], dict[str, int]]]:
+def server_environment(
+    setup: str,
+) -> Iterator[tuple[dict[str, str], Callable[[ServiceProcess], None] | None, dict[str, int]]]:
     """What a service needs for a set-up: settings for its environment, what to do once it runs, and its servers' pids.
 
     Args:
         setup: `embedded`, or `servers`: a PostgreSQL and a RabbitMQ that are started for it (the tests' own).
     """
     if setup == "embedded":
-        yield {}, lambda system: None, {}
+        yield {}, None, {}
         return
     from set_ups import running_servers
 
@@ -213,7 +215,6 @@ def loaded_system(root: Path, setup: str = "embedded") -> Iterator[Load]:
     """A service on its own, without limits on requests, and many files allowed to it and to us."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 65536), most))
-    with server_environment(setup) as (settings, when_running, servers):
-        with process_system(root, {"FARCALL_REQUESTS_PER_S": "0", **settings}) as system:
-            when_running(system)
+    with server_environment(setup) as (settings, on_start, servers):
+        with process_system(root, {"FARCALL_REQUESTS_PER_S": "0", **settings}, on_start) as system:
             yield Load(system, servers)

@@ -76,8 +76,7 @@ def measure_servers(root: Path, tasks: int) -> dict[str, float]:
 
 
 def _measure(root: Path, tasks: int, config: str, setup: str = "embedded") -> dict[str, float]:
-    with server_environment(setup) as (settings, when_running, servers), process_system(root, settings) as system:
-        when_running(system)
+    with server_environment(setup) as (settings, on_start, servers), process_system(root, settings, on_start) as system:
         endpoint = system.endpoint("bench", config)
         meter = Meter(system, endpoint, servers)
         with Executor(endpoint_id=endpoint.id) as executor:

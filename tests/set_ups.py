@@ -1,21 +1,20 @@
 """The set-ups that system tests, the chaos suite and benchmarks run in: what a service is told, what runs beside it.
 
-    embedded    nothing: SQLite, and the broker in the service
-    servers     a PostgreSQL and a RabbitMQ of their own
+embedded    nothing: SQLite, and the broker in the service
+servers     a PostgreSQL and a RabbitMQ of their own
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from farcall.testing.processes import ProcessSystem
+from farcall.testing.processes import ServiceProcess
 from postgres_server import PostgresServer, find_binaries, postgres_server
 from rabbitmq_server import RabbitServer, find_program, rabbitmq_server
 
-__all__ = ["EMBEDDED", "NO_POSTGRES", "NO_RABBIT", "Servers", "missing_servers", "running_servers"]
+__all__ = ["NO_POSTGRES", "NO_RABBIT", "Servers", "missing_servers", "running_servers"]
 
-EMBEDDED: Mapping[str, str] = {}
 NO_POSTGRES = "no PostgreSQL 15 or newer here (Debian: apt-get install postgresql; as root: scripts/ci-services.sh)"
 NO_RABBIT = "no RabbitMQ here (Debian: apt-get install rabbitmq-server; as root: scripts/ci-services.sh)"
 
@@ -32,9 +31,9 @@ class Servers:
         self.rabbit.clear()
         return {"FARCALL_STORE": self.postgres.database(), **self.rabbit.environment}
 
-    def serve(self, system: ProcessSystem) -> None:
-        """RabbitMQ asks this system's service about logins."""
-        self.rabbit.lead_to(int(system.service.status["port"]))
+    def serve(self, service: ServiceProcess) -> None:
+        """RabbitMQ asks this service about logins."""
+        self.rabbit.lead_to(service.port)
 
     def pids(self) -> dict[str, int]:
         """Of the servers' first processes, by role."""

@@ -75,8 +75,7 @@ def system_in(set_up: str, root: Path, request: pytest.FixtureRequest) -> Iterat
             yield system
         return
     servers: Servers = request.getfixturevalue("servers")
-    with process_system(root, servers.environment()) as system:
-        servers.serve(system)
+    with process_system(root, servers.environment(), on_start=servers.serve) as system:
         yield system
 
 
