@@ -38,9 +38,11 @@ def idle(load: Load, endpoints: int) -> dict[str, float]:
         for agent in agents:
             agent.wait_online()
         online_s = time.perf_counter() - began_s
-        connected = load.meter.cpu_s()
-        for agent in agents:
+        for agent in agents:  # as real ones do at once; RabbitMQ asks about each publisher's rights then
             agent.report(_report(agent.endpoint_id))
+        for agent in agents:
+            agent.wait_reported()
+        connected = load.meter.cpu_s()
         before, at_s = load.meter.cpu_s(), time.perf_counter()
         _report_in_turn(agents)
         after, window_s = load.meter.cpu_s(), time.perf_counter() - at_s

@@ -115,6 +115,12 @@ class Agent:
         assert self._links is not None
         self._links.publish_report(body)
 
+    def wait_reported(self) -> None:
+        """Until all reports are confirmed."""
+        assert self._links is not None
+        if not self._links.flush(WAIT_S):
+            raise TimeoutError(f"the report of endpoint {self.endpoint_id} was not confirmed")
+
     def close(self) -> None:
         if self._links is not None:
             self._links.close()
