@@ -15,10 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from chaos.network import why_no_cable
 from chaos.plan import draw_plan
 from chaos.report import print_report
-from chaos.setups import SETUPS, chaos_system, missing_for
+from chaos.setups import SETUPS, chaos_system, missing_for, why_no_cut
 from chaos.storm import Storm
 from chaos.verdict import judge
 
@@ -29,7 +28,7 @@ def main() -> int:
     if why_not:
         print(f"Not '{setup}': {why_not}.", file=sys.stderr)
         return 69
-    no_cable = why_no_cable()
+    no_cable = why_no_cut()
     if no_cable:
         print(f"The network is not cut: {no_cable}.")
     root = Path(tempfile.mkdtemp(prefix="farcall-chaos-"))

@@ -28,28 +28,36 @@ backend api
   timeout check 1s
   timeout server 60s
 {http_servers}
+"""
+_AMQP = """\
 listen amqp
   mode tcp
-{amqp_binds}
-  server broker 127.0.0.1:{amqp_port}
+{binds}
+  server broker 127.0.0.1:{port}
 """
 
 
 def haproxy_config(
-    path: Path, *, addresses: Sequence[str], http_port: int, amqp_bind: int, api_ports: Sequence[int], amqp_port: int
+    path: Path,
+    *,
+    http_addresses: Sequence[str],
+    http_port: int,
+    api_ports: Sequence[int],
+    amqp_addresses: Sequence[str],
+    amqp_port: int,
 ) -> None:
     """Write the configuration.
 
     Args:
-        addresses: to listen on, each with `http_port` and `amqp_bind`.
+        http_addresses: where it takes HTTP, at `http_port`.
         api_ports: of the API processes, on loopback.
-        amqp_port: of the broker, on loopback.
+        amqp_addresses: where it takes AMQP, at the port that the broker has on loopback.
     """
-    path.write_text(
-        _CONFIG.format(
-            http_binds="\n".join(f"  bind {each}:{http_port}" for each in addresses),
-            amqp_binds="\n".join(f"  bind {each}:{amqp_bind}" for each in addresses),
-            http_servers="\n".join(f"  server api{number} 127.0.0.1:{port}" for number, port in enumerate(api_ports)),
-            amqp_port=amqp_port,
-        )
+    text = _CONFIG.format(
+        http_binds="\n".join(f"  bind {each}:{http_port}" for each in http_addresses),
+        http_servers="\n".join(f"  server api{number} 127.0.0.1:{port}" for number, port in enumerate(api_ports)),
     )
+    if amqp_addresses:
+        binds = "\n".join(f"  bind {each}:{amqp_port}" for each in amqp_addresses)
+        text += _AMQP.format(binds=binds, port=amqp_port)
+    path.write_text(text)

@@ -3,12 +3,14 @@
 embedded    one service process, SQLite, the broker in it
 postgres    the same with PostgreSQL
 rabbitmq    one service process with PostgreSQL and RabbitMQ
+servers     two API processes behind HAProxy and two relay processes, with both
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -20,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from chaos.balancer import haproxy_config
-from chaos.network import Cable, cable
+from chaos.network import Cable, cable, why_no_cable
 from chaos.plan import Victim
 from chaos.records import read_executions
 from chaos.supervisor import Supervised
@@ -28,9 +30,9 @@ from farcall.testing.processes import ProcessSystem
 from postgres_server import PostgresServer, find_binaries, postgres_server
 from rabbitmq_server import RabbitServer, find_program, rabbitmq_server
 
-__all__ = ["ENDPOINTS", "SETUPS", "ChaosSystem", "Site", "chaos_system", "missing_for"]
+__all__ = ["ENDPOINTS", "SETUPS", "ChaosSystem", "Site", "chaos_system", "missing_for", "why_no_cut"]
 
-SETUPS = ("embedded", "postgres", "rabbitmq")
+SETUPS = ("embedded", "postgres", "rabbitmq", "servers")
 """From the simplest to the fullest."""
 
 _BIN = Path(sys.executable).parent
@@ -43,7 +45,16 @@ def missing_for(setup: str) -> str | None:
         return "no PostgreSQL 15 or newer (Debian: apt-get install postgresql)"
     if setup not in ("embedded", "postgres") and find_program() is None:
         return "no RabbitMQ (Debian: apt-get install rabbitmq-server)"
+    if setup == "servers" and shutil.which("haproxy") is None:
+        return "no HAProxy (Debian: apt-get install haproxy)"
     return None
+
+
+def why_no_cut() -> str | None:
+    """Why there can be no second host, and so no cut of the network; None if there can."""
+    if shutil.which("haproxy") is None:
+        return "no HAProxy (Debian: apt-get install haproxy)"
+    return why_no_cable()
 
 
 class Site:
@@ -77,10 +88,16 @@ class ChaosSystem:
     """
 
     def __init__(
-        self, root: Path, wire: Cable | None, postgres: PostgresServer | None, rabbit: RabbitServer | None
+        self,
+        root: Path,
+        wire: Cable | None,
+        postgres: PostgresServer | None,
+        rabbit: RabbitServer | None,
+        *,
+        is_divided: bool,
     ) -> None:
         root.mkdir(parents=True, exist_ok=True)
-        self.root = root
+        self.root, self._is_divided = root, is_divided
         self.executions = root / "executions"
         self.endpoint_ids: dict[str, str] = {}
         self.clients: list[Supervised] = []
@@ -98,7 +115,8 @@ class ChaosSystem:
             self._commands.env.update(rabbit.environment)
             self._amqp_port = rabbit.port
             rabbit.lead_to(self._http_port)
-        self.victims = [Victim.SERVICE, Victim.AGENT, Victim.INTERCHANGE, Victim.WORKER, Victim.CLIENT]
+        self.victims = [Victim.API, Victim.RELAY] if is_divided else [Victim.SERVICE]
+        self.victims += [Victim.AGENT, Victim.INTERCHANGE, Victim.WORKER, Victim.CLIENT]
         self.victims += [Victim.POSTGRESQL] if postgres else []
         self.victims += [Victim.RABBITMQ] if rabbit else []
         self.victims += [Victim.LINK] if wire else []
@@ -116,8 +134,6 @@ class ChaosSystem:
     def start(self) -> None:
         """Returns when all parts run and the endpoints are registered."""
         self._start_services()
-        if self._cable is not None:
-            self._start_balancer(self._cable)
         for site in ENDPOINTS:
             self._start_agent(site)
 
@@ -197,6 +213,8 @@ class ChaosSystem:
     def _supervised(self, victim: Victim, which: int) -> Supervised | None:
         kinds: dict[Victim, Sequence[Supervised]] = {
             Victim.SERVICE: self._services,
+            Victim.API: [each for each in self._services if each.name.startswith("api")],
+            Victim.RELAY: [each for each in self._services if each.name.startswith("relay")],
             Victim.AGENT: list(self._agents.values()),
             Victim.CLIENT: [client for client in self.clients if not client.is_finished.is_set()],
         }
@@ -252,10 +270,18 @@ class ChaosSystem:
     # --- the parts
 
     def _start_services(self) -> None:
+        if self._is_divided:
+            ports = [free_port() for _ in range(4)]
+            self._start_balancer(ports[:2])
+            for name, port in zip(("api one", "api two", "relay one", "relay two"), ports, strict=True):
+                self._services.append(self._service(name, ["--port", str(port), "--role", name.partition(" ")[0]]))
+            return
         arguments = ["--port", str(self._http_port)]
         if self._rabbit is None:
             arguments += ["--amqp-port", str(self._amqp_port)]
         self._services.append(self._service("service", arguments))
+        if self._cable is not None:
+            self._start_balancer([self._http_port])
 
     def _service(self, name: str, arguments: Sequence[str]) -> Supervised:
         ready = threading.Event()
@@ -272,14 +298,15 @@ class ChaosSystem:
             raise RuntimeError(f"{name} did not start; see {self.root / f'{name}.out'}")
         return service
 
-    def _start_balancer(self, wire: Cable) -> None:
+    def _start_balancer(self, api_ports: Sequence[int]) -> None:
         config = self.root / "haproxy.cfg"
+        outside = [self._cable.near_address] if self._cable is not None else []
         haproxy_config(
             config,
-            addresses=[wire.near_address],
+            http_addresses=["127.0.0.1", *outside] if self._is_divided else outside,
             http_port=self._http_port,
-            amqp_bind=self._amqp_port,
-            api_ports=[self._http_port],
+            api_ports=api_ports,
+            amqp_addresses=outside,
             amqp_port=self._amqp_port,
         )
         self._balancer = Supervised(
@@ -331,7 +358,7 @@ def chaos_system(setup: str, root: Path, *, with_cable: bool) -> Iterator[ChaosS
         wire = closing.enter_context(cable()) if with_cable else None
         postgres = closing.enter_context(postgres_server()) if setup != "embedded" else None
         rabbit = closing.enter_context(rabbitmq_server()) if setup not in ("embedded", "postgres") else None
-        system = ChaosSystem(root, wire, postgres, rabbit)
+        system = ChaosSystem(root, wire, postgres, rabbit, is_divided=setup == "servers")
         closing.callback(system.close)
         system.start()
         yield system

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.network import why_no_cable
 from chaos.plan import draw_plan
 from chaos.report import print_report
-from chaos.setups import SETUPS, chaos_system, missing_for
+from chaos.setups import SETUPS, chaos_system, missing_for, why_no_cut
 from chaos.storm import Storm
 from chaos.verdict import judge
 
@@ -25,7 +24,7 @@ def test_in_a_storm_every_task_ends_with_one_outcome(setup: str, tmp_path: Path)
         if os.environ.get("CI") == "true":
             pytest.fail(missing)
         pytest.skip(missing)
-    no_cable = why_no_cable()
+    no_cable = why_no_cut()
     with chaos_system(setup, tmp_path / "storm", with_cable=no_cable is None) as system:
         plan = draw_plan(SEED, system.victims, tasks=TASKS, faults=FAULTS)
         storm = Storm(system, plan, seed=SEED, tasks=TASKS, seconds=60, stall_s=60)
