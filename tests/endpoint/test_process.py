@@ -412,6 +412,23 @@ def test_an_endpoint_that_was_deleted_stops_saying_so(place: Place) -> None:
     assert running.wait_end() == 69
 
 
+def test_an_endpoint_whose_credential_counts_outlasts_a_broker_that_refuses_it(place: Place) -> None:
+    place.service.answers[f"GET /v2/endpoints/{ENDPOINT}"] = (200, {"credential_generation": 1})
+    running = place.start()
+    running.watcher.wait("online")
+    place.service.send(task_id(1))
+    place.engine.wait_submitted(1)
+    verdicts = [False, False]  # as a broker does that cannot ask the service just now
+    place.service.broker.accepts = lambda user, password: verdicts.pop() if verdicts else True
+    place.service.broker.drop_connections()
+    place.engine.finish(task_id(1), "meanwhile")
+    assert place.service.take_result().data == "meanwhile"
+    place.service.send(task_id(2))
+    place.engine.wait_submitted(2)
+    assert not verdicts
+    assert running.stop() == 0
+
+
 # What can go wrong at the start -----------------------------------------------------------------------------------
 
 

@@ -43,7 +43,7 @@ def put(conn: Connection, key: str, value: str = "x") -> str:
 
 
 def keys(conn: Connection) -> list[str]:
-    return sorted(conn.execute(settings.select()).scalars().all())
+    return sorted(conn.execute(settings.select().where(settings.c.key != "oldest_code")).scalars().all())
 
 
 class Proxy:

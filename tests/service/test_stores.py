@@ -184,6 +184,25 @@ def test_reports_are_kept(world: World) -> None:
     assert (stored.last_report, stored.last_seen_at) == ({"total_workers": 2}, NOW)
 
 
+def test_a_report_that_comes_late_to_be_written_does_not_replace_a_newer_one(world: World) -> None:
+    endpoints.write_reports(world.conn, [(world.endpoint_id, '{"total_workers":2}', NOW)])
+    endpoints.write_reports(world.conn, [(world.endpoint_id, '{"total_workers":1}', NOW - 1)])
+    stored = endpoints.read_endpoint(world.conn, world.endpoint_id)
+    assert stored is not None
+    assert stored.last_report == {"total_workers": 2}
+
+
+def test_who_is_attached_can_be_read(world: World) -> None:
+    assert endpoints.read_attached(world.conn) == []
+    endpoints.write_attached(world.conn, {world.endpoint_id: NOW, "nobody": None})
+    assert endpoints.read_attached(world.conn) == [(world.endpoint_id, NOW, None, None)]
+    endpoints.write_reports(world.conn, [(world.endpoint_id, '{"active":true}', NOW + 1)])
+    assert endpoints.read_attached(world.conn) == [(world.endpoint_id, NOW, {"active": True}, NOW + 1)]
+    endpoints.write_attached(world.conn, {world.endpoint_id: None})
+    assert endpoints.read_attached(world.conn) == []
+    assert world.endpoint_id in endpoints.read_endpoint_ids(world.conn)
+
+
 # --- submission
 
 

@@ -39,6 +39,7 @@ from farcall.service.statefile import ServiceState
 from farcall.wire.errors import FarcallError
 
 if TYPE_CHECKING:
+    from farcall.service.db.migrations import Half
     from farcall.service.server import RunningService
 
 __all__ = ["main"]
@@ -126,8 +127,8 @@ _store_option = click.option(
 def main() -> None:
     """Run a Farcall service: it takes functions and tasks, keeps them safe, and hands results back.
 
-    One process, with its own message broker, and a database: SQLite, or the PostgreSQL that `--store` names. Whoever
-    starts it is its administrator, and is logged in to it at once.
+    One process, with its own message broker, or the RabbitMQ that `--broker` names, and a database: SQLite, or the
+    PostgreSQL that `--store` names. Whoever starts it is its administrator, and is logged in to it at once.
 
     \b
     Examples:
@@ -144,6 +145,11 @@ def main() -> None:
 @click.option("--port", type=click.IntRange(0, 65535), help="For HTTP; 0: any free.  [default: 5000]")
 @click.option(
     "--amqp-port", type=click.IntRange(0, 65535), help="For the message broker; 0: any free.  [default: 5672]"
+)
+@click.option(
+    "--role",
+    type=click.Choice(["all", "api", "relay"]),
+    help="What this process does, if several share the work.  [default: all]",
 )
 @_store_option
 @_broker_option
@@ -163,6 +169,7 @@ def start(detach: bool, settings_file: Path | None, data_dir: Path | None, ready
       farcall-service start --port 0 --amqp-port 0 --data-dir /tmp/farcall
       farcall-service start --settings /etc/farcall/service.toml
       farcall-service start --store postgresql://farcall@db.example.org/farcall
+      FARCALL_BROKER=amqp://farcall:PASSWORD@rabbit.example.org/farcall farcall-service start
     """
     settings = _effective(settings_file, {**given, "data_dir": data_dir}).settings
     data_dir = settings.data_dir
@@ -243,10 +250,15 @@ def status(settings_file: Path | None, data_dir: Path | None, as_json: bool) -> 
 @_store_option
 @_settings_options
 @click.option("--sql", "as_sql", is_flag=True, help="Print the statements instead, for somebody else to run.")
-def migrate(store: str | None, settings_file: Path | None, data_dir: Path | None, as_sql: bool) -> None:
+@click.option("--pre", "half", flag_value="pre", help="Only add what this release needs; older processes go on.")
+@click.option("--post", "half", flag_value="post", help="Remove what only older releases needed, when they are gone.")
+def migrate(
+    store: str | None, settings_file: Path | None, data_dir: Path | None, as_sql: bool, half: Half | None
+) -> None:
     """Bring the store's tables up to date with this release, while no service uses them.
 
-    `start` does so by itself; this is for sites where the service's role may not change tables.
+    `start` does so by itself; this is for sites where the service's role may not change tables, and for those where
+    several service processes are replaced one after another: `--pre`, the new release everywhere, `--post`.
     """
     from farcall.service.db.upkeep import shown_url, upgrade_sql, upgrade_store
 
@@ -254,13 +266,13 @@ def migrate(store: str | None, settings_file: Path | None, data_dir: Path | None
     data_dir, url = settings.data_dir, settings.store_url
     with _reporting(None):
         if as_sql:
-            click.echo(upgrade_sql(url), nl=False)
+            click.echo(upgrade_sql(url, half), nl=False)
             return
         if settings.store is None:
             _make_data_dir(data_dir)
             statefile.DataDirLock(data_dir).acquire()  # until this process ends
         os.umask(0o077)
-        changed = upgrade_store(url)
+        changed = upgrade_store(url, half)
         _out.print(escape(f"{shown_url(url)} {'was brought' if changed else 'is'} up to date."))
 
 
@@ -278,7 +290,12 @@ def check(
     """
     from farcall.service.db.upkeep import check_store
 
-    findings = check_store(_effective(settings_file, {"store": store, "data_dir": data_dir}).settings.store_url)
+    settings = _effective(settings_file, {"store": store, "broker": broker, "data_dir": data_dir}).settings
+    findings = list(check_store(settings.store_url))
+    if settings.broker is not None:
+        from farcall.service.relay.rabbit.check import check_broker
+
+        findings += check_broker(settings.broker, settings.broker_management)
     ok = all(finding.status != "failed" for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": ok, "findings": [vars(finding) for finding in findings]}))
@@ -320,12 +337,17 @@ def _reporting(fd: int | None) -> Iterator[_Report]:
     """Errors that an operator can do something about become a message and an exit status."""
     from farcall.service.db.errors import StoreError
     from farcall.service.ports import CannotListen
+    from farcall.service.relay.rabbit.address import BrokerMisnamed
 
     report = _Report(fd)
     try:
         yield report
     except FarcallError as exc:
-        known: dict[type[FarcallError], int] = {CannotListen: EX_UNAVAILABLE, statefile.DataDirBusy: EX_CANTCREAT}
+        known: dict[type[FarcallError], int] = {
+            CannotListen: EX_UNAVAILABLE,
+            statefile.DataDirBusy: EX_CANTCREAT,
+            BrokerMisnamed: EX_CONFIG,
+        }
         exit_status = EX_UNAVAILABLE if isinstance(exc, StoreError) else known.get(type(exc), EX_SOFTWARE)
         report.send({"ok": False, "message": str(exc), "exit": exit_status})
         _fail(str(exc), exit_status)
@@ -389,6 +411,7 @@ def _state_of(settings: ServiceSettings, running: RunningService) -> ServiceStat
         version=__version__,
         log=str(settings.data_dir / "service.log"),
         store=shown_url(settings.store_url),
+        broker=running.service.rabbitmq.shown if running.service.rabbitmq else "",
     )
 
 
@@ -510,7 +533,7 @@ def _print_banner(data_dir: Path, state: ServiceState, administrator: str, how_t
     _print_lines(
         [
             ("REST", f"{state.url} (described at {state.url}/docs)"),
-            ("Broker", f"amqp://{host}:{state.amqp_port}"),
+            ("Broker", state.broker or f"amqp://{host}:{state.amqp_port}"),
             ("Data", str(data_dir)),
             ("Store", state.store),
             ("Log", state.log),
@@ -551,7 +574,7 @@ def _status_lines(data_dir: Path, state: ServiceState, inside: dict[str, Any]) -
     lines = [
         ("Running", f"yes, since {since} (process {state.pid}, version {state.version})"),
         ("REST", state.url),
-        ("Broker port", str(state.amqp_port)),
+        ("Broker", state.broker) if state.broker else ("Broker port", str(state.amqp_port)),
         ("Data", str(data_dir)),
         ("Store", state.store),
         ("Log", state.log),
@@ -604,7 +627,7 @@ def _configure_logging(settings: ServiceSettings, *, to_console: bool) -> None:
         console.setFormatter(JsonFormatter() if is_json else TextFormatter(with_tracebacks=level == "debug"))
         handlers.append(console)
     logging.basicConfig(level=level.upper(), handlers=handlers)
-    for chatty in ("uvicorn", "asyncio", "alembic"):
+    for chatty in ("uvicorn", "asyncio", "alembic", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

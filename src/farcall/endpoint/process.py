@@ -278,7 +278,9 @@ class EndpointRun:
             entries=entries,
             links=links,
             engine_factory=lambda callbacks: self._start_engine(loaded, response.endpoint_id, callbacks),
-            why_refused=lambda reason: registration.why_credential_refused(self._client, response.endpoint_id, reason),
+            why_refused=lambda reason: registration.why_credential_refused(
+                self._client, response.endpoint_id, reason, task_queue.connection_url
+            ),
             on_connection=self._connection_changed,
         )
         try:

@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from farcall import __version__
 from farcall.client.rest import ApiClient
@@ -28,6 +28,7 @@ from farcall.wire.errors import (
     VersionMismatch,
 )
 from farcall.wire.rest import EndpointRegistration, RegistrationResponse
+from farcall.wire.topology import BrokerUser
 from farcall.wire.versions import MIN_ENDPOINT_VERSION, is_at_least
 
 __all__ = [
@@ -192,10 +193,17 @@ def exit_status(exc: FarcallError) -> int:
     return EX_SOFTWARE
 
 
-def why_credential_refused(client: ApiClient, endpoint_id: str, reason: str) -> str:
+def why_credential_refused(client: ApiClient, endpoint_id: str, reason: str, broker_url: str) -> str | None:
     """What the service says about an endpoint whose broker credential is refused, as a sentence for people.
 
     Waits for the service as long as it does not answer.
+
+    Args:
+        broker_url: with the credential.
+
+    Returns:
+        None if the credential counts all the same: a broker beside the service refuses logins while the service does
+        not answer it.
     """
     wait_s = FIRST_WAIT_S
     waiting = threading.Event()  # never set: only a clock
@@ -210,6 +218,9 @@ def why_credential_refused(client: ApiClient, endpoint_id: str, reason: str) -> 
                 return f"The broker no longer takes this endpoint's credential ({reason}); the service says: {exc}"
         waiting.wait(wait_s)
         wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+    user = BrokerUser.from_name(unquote(urlsplit(broker_url).username or ""))
+    if user is not None and user.generation == document.get("credential_generation"):
+        return None
     host = document.get("hostname")
     where = f" (the service last saw it on {host})" if host and host != socket.getfqdn() else ""
     return (

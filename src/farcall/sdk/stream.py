@@ -25,10 +25,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from farcall.amqp import (
     AmqpConnection,
+    Backoff,
     Connected,
     ConnectFailed,
     ConnectionFactory,
@@ -60,6 +62,10 @@ _FRESH_S = 5.0
 
 _ASK_AT_ONCE = 100
 """Tasks in one request for outcomes; each may bring megabytes."""
+
+_CONNECT = partial(AmqpConnection, backoff=Backoff(refusals_limit=50))
+"""A broker beside the service refuses logins while the service does not answer it. Whether the login counts is asked
+anew each time, of the service, when the URL is; a broker that disagrees with it for long has another service."""
 
 _ONCE = RetryPolicy(budget_s=0.0, unmet_budget_s=0.0)
 _ASK_AGAIN_S = 10.0
@@ -410,7 +416,7 @@ def shared_stream(api: ApiClient, amqp_port: int | None, connect: ConnectionFact
         stream = _streams.get(key)
         if stream is None or not stream.acquire():
             outcomes = _ledgers.setdefault(canonical_url(api.url), SharedLedger())
-            stream = ResultStream(api.twin(), connect=connect or AmqpConnection, amqp_port=amqp_port, outcomes=outcomes)
+            stream = ResultStream(api.twin(), connect=connect or _CONNECT, amqp_port=amqp_port, outcomes=outcomes)
             stream.acquire()
             _streams[key] = stream
         return stream

@@ -8,8 +8,9 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi_swagger import patch_fastapi
 
 from farcall import __version__
@@ -19,19 +20,25 @@ from farcall.service.accounts import routes as accounts_routes
 from farcall.service.accounts.authenticator import Authenticator
 from farcall.service.accounts.authority import BrokerAuthority
 from farcall.service.accounts.store import ensure_secret
+from farcall.service.cluster.process import Cluster
+from farcall.service.cluster.signals import pack
 from farcall.service.context import Service
 from farcall.service.db.engine import Database
-from farcall.service.db.upkeep import upgrade_store
+from farcall.service.db.upkeep import join_store, upgrade_store
 from farcall.service.endpoints import routes as endpoints_routes
+from farcall.service.endpoints.online import OnlineHere, OnlineSomewhere
 from farcall.service.functions import routes as functions_routes
+from farcall.service.ids import new_id
 from farcall.service.ops import routes as ops_routes
 from farcall.service.ops.health import Health
 from farcall.service.ops.measures import Measures
 from farcall.service.ops.queues import QueueLimit, StateCounts
 from farcall.service.ops.rate import RateLimit
+from farcall.service.relay.attachments import Attachments
 from farcall.service.relay.rabbit.address import broker_address
 from farcall.service.relay.runner import Relay
 from farcall.service.relay.sides import embedded_side, rabbitmq_side
+from farcall.service.roles import Part, part_of
 from farcall.service.settings import ServiceSettings
 from farcall.service.tasks import routes as tasks_routes
 from farcall.service.tasks.replay import Replay
@@ -47,8 +54,8 @@ _PARTS = (tasks_routes, functions_routes, endpoints_routes, accounts_routes, ops
 
 @contextlib.asynccontextmanager
 async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] = time.time) -> AsyncIterator[Service]:
-    """Everything but HTTP: the store is at its newest schema, the broker listens (RabbitMQ: is being connected to),
-    the relay works.
+    """Everything but HTTP, as far as the role has it: the store is at its newest schema, the broker listens (RabbitMQ:
+    is being connected to), the relay works.
 
     Args:
         clock: Unix seconds.
@@ -57,28 +64,52 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         SchemaTooNew: the database is of a newer release.
         StoreError: the database does not let us in, or another service uses it.
         BrokerMisnamed: the setting `broker` is no URL of RabbitMQ. (That it does not answer is no fault.)
+        RoleNeedsServers: the role is for several processes, and the store or the broker is not.
         OSError: the broker's port cannot be had.
     """
+    part = part_of(settings)
     rabbitmq = None if settings.broker is None else broker_address(settings.broker, settings.broker_management)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(settings.data_dir, 0o700)
-    await asyncio.get_running_loop().run_in_executor(None, _migrate, settings.store_url)
+    await asyncio.get_running_loop().run_in_executor(None, _migrate, settings.store_url, part)
     async with contextlib.AsyncExitStack() as closing:
-        db = Database(settings.store_url)
+        me = new_id()
+        db = Database(settings.store_url, pack=partial(pack, sender=me) if part.has_others else None)
         closing.push_async_callback(db.close)
         secret = await db.write(ensure_secret)
         broker, measures = Broker(), Measures()
         if rabbitmq is None:
             side = embedded_side(broker, settings, db, measures, clock)
         else:
-            side = rabbitmq_side(rabbitmq, settings, db)
-        relay = Relay(settings, db, side, clock, measures)
+            side = rabbitmq_side(
+                rabbitmq,
+                settings,
+                db,
+                takes_in=part.feeds,
+                is_mine=lambda endpoint_id: relay.share.is_mine(endpoint_id),
+            )
+        attachments = Attachments(db, clock) if part.has_others and part.feeds else None
+        relay = Relay(settings, db, side, clock, measures, attachments=attachments, has_others=part.has_others)
         queue_limit = QueueLimit(db, settings.max_queued_tasks_per_endpoint, clock)
         closing.push_async_callback(queue_limit.stop)
         relay.on_ended = queue_limit.ended
         db.on_group = relay.measures.group_written
+        authenticator = Authenticator(db, clock, cache_s=settings.token_cache_s)
+        cluster = None
+        if part.has_others:
+            cluster = Cluster(
+                settings.store_url,
+                me,
+                relay,
+                feeds=part.feeds,
+                forget=authenticator.forget,
+                counted=queue_limit.submitted,
+            )
+            cluster.start()
         relay.start()
         closing.push_async_callback(relay.stop)
+        if cluster is not None:
+            closing.push_async_callback(cluster.stop)
         amqp_port = 0 if rabbitmq is None else rabbitmq.port
         if rabbitmq is None:
             authority = BrokerAuthority(db, secret, relay.ensure_queue)
@@ -89,17 +120,19 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
             settings=settings,
             db=db,
             relay=relay,
-            authenticator=Authenticator(db, clock, cache_s=settings.token_cache_s),
+            online=OnlineSomewhere(db, clock) if part.has_others else OnlineHere(relay.reports),
+            authenticator=authenticator,
             replay=Replay(clock, settings.replay_window_s),
             rate=RateLimit(settings.requests_per_s, settings.request_burst),
             queue_limit=queue_limit,
-            health=Health(db, relay),
+            health=Health(db, relay, cluster),
             state_counts=StateCounts(db),
             secret=secret,
             amqp_port=amqp_port,
             rabbitmq=rabbitmq,
             clock=clock,
             started_at=clock(),
+            cluster=cluster,
         )
 
 
@@ -130,15 +163,23 @@ def create_app(settings: ServiceSettings, service: Service | None = None) -> Fas
     )
     patch_fastapi(app)  # /docs with assets of its own: FastAPI's page loads them from a CDN, which a site may not reach
     app.state.service = service
-    for part in _PARTS:
-        app.include_router(part.router)
-    app.include_router(rabbitmq_routes.router)
+    for router in _routers(part_of(settings)):
+        app.include_router(router)
     install_error_handlers(app)
     install_openapi(app, [shape for part in _PARTS for shape in part.SHAPES])
     app.add_middleware(BodyLimit, limit_bytes=settings.request_limit_bytes)
     return app
 
 
-def _migrate(url: str) -> None:
-    if upgrade_store(url):
+def _routers(part: Part) -> list[APIRouter]:
+    whole = [*(each.router for each in _PARTS), rabbitmq_routes.router]
+    if part.serves:
+        return whole
+    own = APIRouter()
+    own.routes.extend(route for router in whole for route in router.routes if part.answers(getattr(route, "path", "")))
+    return [own]
+
+
+def _migrate(url: str, part: Part) -> None:
+    if join_store(url) if part.has_others else upgrade_store(url):
         _logger.info("The database schema was brought up to date", extra={"event": "db.migrated"})

@@ -11,7 +11,9 @@ from starlette.requests import Request
 
 from farcall.service.accounts.authenticator import Authenticator
 from farcall.service.accounts.rules import Identity, connection_url
+from farcall.service.cluster.process import Cluster
 from farcall.service.db.engine import Database
+from farcall.service.endpoints.online import Online
 from farcall.service.ops.health import Health
 from farcall.service.ops.queues import QueueLimit, StateCounts
 from farcall.service.ops.rate import RateLimit
@@ -38,11 +40,13 @@ class Service:
         rabbitmq: where it is, if it is not in this process.
         clock: Unix seconds.
         started_at: by `clock`.
+        cluster: the other processes of this service; None if there can be none.
     """
 
     settings: ServiceSettings
     db: Database
     relay: Relay
+    online: Online
     authenticator: Authenticator
     replay: Replay
     rate: RateLimit
@@ -54,6 +58,7 @@ class Service:
     rabbitmq: BrokerAddress | None
     clock: Callable[[], float]
     started_at: float
+    cluster: Cluster | None = None
 
     def broker_url(self, user: BrokerUser, host: str) -> str:
         """The URL by which `user` reaches the broker, if it reached us as `host`."""

@@ -21,6 +21,8 @@ class ServiceSettings:
 
     Attributes:
         data_dir: holds the database, the log and the state files; private to the operator.
+        role: what this process does of what a service does: answer HTTP ("api"), hand tasks and results on ("relay"),
+            or both. Several processes need PostgreSQL and RabbitMQ; see `farcall.service.roles`.
         store: URL of PostgreSQL or SQLite, passwords and all: never shown or logged; None means SQLite in
             `data_dir`.
         public_host: host name put into the broker URLs that are handed out; None means the host by which the
@@ -46,6 +48,7 @@ class ServiceSettings:
     """
 
     data_dir: Path
+    role: Literal["all", "api", "relay"] = "all"
     store: str | None = field(default=None, repr=False)
     host: str = "127.0.0.1"
     port: int = 5000

@@ -44,8 +44,8 @@ class DataDirBusy(FarcallError):
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceState:
-    """Who runs and where. `process_start` tells the process from a later one with the same number; `store` holds no
-    password.
+    """Who runs and where. `process_start` tells the process from a later one with the same number; `store` and
+    `broker` hold no password; the latter is empty if the broker is in the service.
     """
 
     pid: int
@@ -58,6 +58,7 @@ class ServiceState:
     version: str
     log: str
     store: str = ""
+    broker: str = ""
 
 
 class DataDirLock:

@@ -59,6 +59,8 @@ class Links:
         self._factory = factory
         self._connections: dict[str, Connection] = {}
         self._is_lost = False
+        self._is_refused = False
+        self._on_tasks: Callable[[list[Delivery]], None] = _nobody
         self._on_online: Callable[[], None] = _nothing
         self._on_offline: Callable[[], None] = _nothing
         self._on_refused: Callable[[str], None] = _ignore
@@ -80,8 +82,20 @@ class Links:
             on_refused: the credential is refused for good; with the broker's words.
         """
         self._on_online, self._on_offline, self._on_refused = on_online, on_offline, on_refused
+        self._on_tasks = on_tasks
+        self._connect()
+
+    def reconnect(self) -> None:
+        """Connect again after `on_refused`: the credential counts all the same. What was published and not confirmed
+        has been answered with False."""
+        self.close(timeout_s=0.0)
+        self._connections.clear()
+        self._is_refused = False
+        self._connect()
+
+    def _connect(self) -> None:
         connection = self._connection(self._tasks.connection_url, "tasks")
-        self._consumer = connection.consume(self._tasks.queue, on_tasks, prefetch=PREFETCH, exclusive=True)
+        self._consumer = connection.consume(self._tasks.queue, self._on_tasks, prefetch=PREFETCH, exclusive=True)
         connection = self._connection(self._results.connection_url, "results")
         self._result_publisher = connection.publisher(self._results.exchange, self._results.queue)
         connection = self._connection(self._heartbeats.connection_url, "heartbeats")
@@ -128,7 +142,9 @@ class Links:
     def _on_event(self, url: str, event: AmqpEvent) -> None:
         if isinstance(event, CredentialRefused):
             self._on_offline()
-            self._on_refused(event.reason)
+            if not self._is_refused:  # several connections have one credential
+                self._is_refused = True
+                self._on_refused(event.reason)
         elif isinstance(event, ConsumerReady):
             self._is_lost = False
             self._on_online()
@@ -158,6 +174,10 @@ def _kwargs(info: QueueInfo) -> Mapping[str, Any]:
 
 def _nothing() -> None:
     pass
+
+
+def _nobody(deliveries: list[Delivery]) -> None:
+    del deliveries
 
 
 def _ignore(reason: str) -> None:

@@ -79,8 +79,14 @@ class _Demand:
     """Only time to look at the engine's capacity again."""
 
 
+class _Reconnect:
+    """The broker refused a credential that counts."""
+
+
 _DEMAND: Final = _Demand()
-_Item = Event | _Arrived | _Demand
+_RECONNECT: Final = _Reconnect()
+_LONGEST_REFUSED_S: Final = 15.0
+_Item = Event | _Arrived | _Demand | _Reconnect
 
 
 class AgentRunner:
@@ -92,7 +98,8 @@ class AgentRunner:
         journal, entries: open, and what it held.
         links: not started yet.
         engine_factory: makes and starts engines: given the callbacks, returns a started one or raises.
-        why_refused: asked (in a thread) when the broker refuses the credential; returns a sentence for people.
+        why_refused: asked (in a thread) when the broker refuses the credential; returns a sentence for people, or
+            None if the credential counts, and it should be tried again.
         on_connection: told whether the task queue is ours, on the runner's thread.
     """
 
@@ -105,7 +112,7 @@ class AgentRunner:
         entries: Sequence[JournalEntry],
         links: Links,
         engine_factory: Callable[[Any], Engine],  # Any: EngineCallbacks
-        why_refused: Callable[[str], str],
+        why_refused: Callable[[str], str | None],
         on_connection: Callable[[bool], None] = lambda is_connected: None,
     ) -> None:
         self._policy = policy
@@ -115,6 +122,7 @@ class AgentRunner:
         self._links = links
         self._engine_factory = engine_factory
         self._why_refused = why_refused
+        self._refusals = 0
         self._on_connection = on_connection
         self._core = AgentCore(policy)
         self._inbox: SimpleQueue[_Item] = SimpleQueue()
@@ -214,6 +222,8 @@ class AgentRunner:
         for item in items:
             if isinstance(item, _Arrived):
                 events.append(Delivered(items=[_read(delivery) for delivery in item.deliveries]))
+            elif isinstance(item, _Reconnect):
+                self._links.reconnect()
             elif not isinstance(item, _Demand):
                 if isinstance(item, (Connected, Disconnected)):
                     self._connection_changed(isinstance(item, Connected))
@@ -409,6 +419,7 @@ class AgentRunner:
     def _connection_changed(self, is_connected: bool) -> None:
         if is_connected != self._is_connected:
             self._is_connected = is_connected
+            self._refusals = 0 if is_connected else self._refusals
             log.info(
                 "The task queue is being worked." if is_connected else "The task queue is not being worked.",
                 extra={"event": "endpoint.online" if is_connected else "endpoint.offline"},
@@ -419,8 +430,18 @@ class AgentRunner:
         _in_thread("why-refused", self._learn_why, reason)
 
     def _learn_why(self, reason: str) -> None:
-        self._end_text = self._why_refused(reason)
-        self._inbox.put(StopRequested(reason=StopReason.REPLACED))
+        text = self._why_refused(reason)
+        if text is not None:
+            self._end_text = text
+            self._inbox.put(StopRequested(reason=StopReason.REPLACED))
+            return
+        log.warning(
+            "The broker refused a credential that counts; trying again.",
+            extra={"event": "broker.refused", "reason": reason},
+        )
+        self._refusals += 1
+        threading.Event().wait(min(2.0 ** (self._refusals - 3), _LONGEST_REFUSED_S))  # only a clock
+        self._inbox.put(_RECONNECT)
 
 
 class _Callbacks:

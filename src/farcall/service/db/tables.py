@@ -32,6 +32,7 @@ __all__ = [
     "idempotency_keys",
     "identities",
     "metadata",
+    "relays",
     "settings",
     "submissions",
     "task_groups",
@@ -130,6 +131,7 @@ endpoints = Table(
     Column("locked_until", Float),
     Column("last_report_json", Text),
     Column("last_seen_at", Float),
+    Column("attached_at", Float),  # since when its queue has a consumer, as its relay has seen it; None: it has none
     Column("created_at", Float, nullable=False),
     Column("registered_at", Float, nullable=False),
     Column("deleted_at", Float),
@@ -217,4 +219,14 @@ idempotency_keys = Table(
     Column("key", String(255), primary_key=True),
     Column("response_json", Text, nullable=False),
     Column("created_at", Float, nullable=False, index=True),
+)
+
+# Relay processes that share the endpoints (service.cluster); the times are the database's.
+relays = Table(
+    "relays",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("backend_pid", Integer, nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("beat_at", Float, nullable=False),
 )

@@ -32,7 +32,10 @@ class EndpointEntry(msgspec.Struct, kw_only=True):
 
 
 class EndpointDocument(msgspec.Struct, kw_only=True):
-    """GET /v2/endpoints/{id}. What an agent did not tell is null."""
+    """GET /v2/endpoints/{id}. What an agent did not tell is null.
+
+    `credential_generation` (ours) is the number at the end of the broker user name that counts.
+    """
 
     uuid: str
     name: str
@@ -53,6 +56,7 @@ class EndpointDocument(msgspec.Struct, kw_only=True):
     subscription_uuid: str | None
     subscription_admin_verified: bool
     owner: str
+    credential_generation: int
 
 
 class EndpointStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -138,6 +142,7 @@ def endpoint_document(stored: StoredEndpoint, *, with_config: bool) -> EndpointD
         subscription_uuid=stored.subscription_id,
         subscription_admin_verified=stored.subscription_admin_verified,
         owner=rights.owner_id,
+        credential_generation=rights.credential_generation,
     )
 
 

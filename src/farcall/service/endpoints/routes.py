@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Final
@@ -11,6 +12,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from farcall.service.cluster.signals import EndpointChange, EndpointChanged, Signal
 from farcall.service.context import caller_of, host_of, service_of
 from farcall.service.endpoints import rules, store
 from farcall.service.endpoints.documents import (
@@ -96,7 +98,15 @@ async def register_endpoint(request: Request) -> Response:
     service, caller = service_of(request), await caller_of(request)
     plan = rules.plan_registration(await read_json(request, _registration))
     endpoint_id = new_id()
-    generation = await service.db.write(store.add_endpoint, endpoint_id, caller, plan, _peer(request), service.clock())
+    generation = await service.db.write(
+        store.add_endpoint,
+        endpoint_id,
+        caller,
+        plan,
+        _peer(request),
+        service.clock(),
+        announce=_changed(endpoint_id, "registered"),
+    )
     service.relay.endpoint_registered(endpoint_id, generation)
     return _registered(request, endpoint_id, generation)
 
@@ -123,6 +133,7 @@ async def register_endpoint_again(request: Request, endpoint_id: str) -> Respons
         _peer(request),
         service.clock(),
         then=partial(service.relay.endpoint_registered, endpoint_id),
+        announce=_changed(endpoint_id, "registered"),
     )
     return _registered(request, endpoint_id, generation)
 
@@ -180,7 +191,7 @@ async def get_endpoint_status(request: Request, endpoint_id: str) -> Response:
     details = dict(report or {})
     if not rules.is_manager(stored.rights, caller):
         details.pop("config_raw", None)
-    is_online = service_of(request).relay.reports.is_online(stored.rights.id)
+    is_online = service_of(request).online.is_online(stored)
     status = "online" if is_online else "offline"
     return json_response(EndpointStatus(status=status, details=details, last_report=reported_at))
 
@@ -226,7 +237,14 @@ async def delete_endpoint(request: Request, endpoint_id: str) -> Response:
     service, caller = service_of(request), await caller_of(request)
     endpoint_id = _id(endpoint_id)
     told = partial(service.relay.endpoint_deleted, endpoint_id)
-    await service.db.write(store.delete_endpoint, endpoint_id, caller, service.clock(), then=told)
+    await service.db.write(
+        store.delete_endpoint,
+        endpoint_id,
+        caller,
+        service.clock(),
+        then=told,
+        announce=_changed(endpoint_id, "deleted"),
+    )
     return json_response(Deleted())
 
 
@@ -278,7 +296,7 @@ async def get_console(request: Request, endpoint_id: str) -> Response:
         stored,
         report,
         reported_at,
-        is_online=service_of(request).relay.reports.is_online(stored.rights.id),
+        is_online=service_of(request).online.is_online(stored),
         with_config="config" in fields,
     )
     return json_response(ConsoleDocument(user_endpoints=[entry]))
@@ -320,8 +338,7 @@ async def _read(request: Request, endpoint_id: str) -> StoredEndpoint:
 
 
 def _latest_report(request: Request, stored: StoredEndpoint) -> tuple[dict[str, Any] | None, float | None]:
-    latest = service_of(request).relay.reports.latest(stored.rights.id)
-    return latest if latest is not None else (stored.last_report, stored.last_seen_at)
+    return service_of(request).online.latest(stored)
 
 
 async def _lock(request: Request, endpoint_id: str) -> tuple[str, float]:
@@ -329,8 +346,15 @@ async def _lock(request: Request, endpoint_id: str) -> tuple[str, float]:
     endpoint_id = _id(endpoint_id)
     now, lock_s = service.clock(), service.settings.lock_s
     told = partial(service.relay.endpoint_locked, endpoint_id)
-    await service.db.write(store.lock_endpoint, endpoint_id, caller, now, lock_s, then=told)
+    await service.db.write(
+        store.lock_endpoint, endpoint_id, caller, now, lock_s, then=told, announce=_changed(endpoint_id, "locked")
+    )
     return endpoint_id, now + lock_s
+
+
+def _changed(endpoint_id: str, why: EndpointChange) -> Callable[[int], Sequence[Signal]]:
+    """What other processes are told of an endpoint, given the new generation of its login."""
+    return lambda generation: [EndpointChanged(endpoint_id, generation, why)]
 
 
 def _registered(request: Request, endpoint_id: str, generation: int) -> Response:

@@ -23,9 +23,12 @@ __all__ = [
     "find_endpoint",
     "list_endpoints",
     "lock_endpoint",
+    "read_attached",
     "read_endpoint",
+    "read_endpoint_ids",
     "register_again",
     "set_verified",
+    "write_attached",
     "write_reports",
 ]
 
@@ -45,6 +48,7 @@ class StoredEndpoint:
     ip_address: str | None
     last_report: dict[str, Any] | None
     last_seen_at: float | None
+    attached_at: float | None
     registered_at: float
 
 
@@ -147,6 +151,7 @@ def read_endpoint(conn: Connection, endpoint_id: str) -> StoredEndpoint | None:
         ip_address=row.ip_address,
         last_report=None if row.last_report_json is None else msgspec.json.decode(row.last_report_json),
         last_seen_at=row.last_seen_at,
+        attached_at=row.attached_at,
         registered_at=row.registered_at,
     )
 
@@ -184,6 +189,28 @@ def write_reports(conn: Connection, reports: Sequence[tuple[str, str, float]]) -
     conn.execute(
         _REPORT, [{"which": endpoint_id, "report": report, "seen_at": at} for endpoint_id, report, at in reports]
     )
+
+
+def write_attached(conn: Connection, changes: Mapping[str, float | None]) -> None:
+    """Note since when the queues of endpoints have a consumer (Unix seconds; None: they have none)."""
+    came = [{"which": endpoint_id, "since": since} for endpoint_id, since in changes.items() if since is not None]
+    went = [{"which": endpoint_id} for endpoint_id, since in changes.items() if since is None]
+    for statement, rows in ((_CAME, came), (_WENT, went)):
+        if rows:
+            conn.execute(statement, rows)
+
+
+def read_attached(conn: Connection) -> Sequence[tuple[str, float, dict[str, Any] | None, float | None]]:
+    """The endpoints whose queue has a consumer: id, since when, the last report, and when that came."""
+    return [
+        (row[0], row[1], None if row[2] is None else msgspec.json.decode(row[2]), row[3])
+        for row in conn.execute(_READ_ATTACHED).all()
+    ]
+
+
+def read_endpoint_ids(conn: Connection) -> Sequence[str]:
+    """All that are not deleted."""
+    return conn.execute(select(endpoints.c.id).where(endpoints.c.deleted_at.is_(None))).scalars().all()
 
 
 def _set(conn: Connection, endpoint_id: str, **values: Any) -> None:
@@ -224,9 +251,23 @@ _FIND = Prepared(
 _READ = select(endpoints).where(_which)
 _REPORT = (
     update(endpoints)
-    .where(endpoints.c.id == bindparam("which"))
+    .where(
+        endpoints.c.id == bindparam("which"),
+        # Several relays take reports in; one may come to write later than its successor.
+        or_(endpoints.c.last_seen_at.is_(None), endpoints.c.last_seen_at <= bindparam("seen_at")),
+    )
     .values(last_report_json=bindparam("report"), last_seen_at=bindparam("seen_at"))
 )
+_CAME = update(endpoints).where(endpoints.c.id == bindparam("which")).values(attached_at=bindparam("since"))
+# Most that are said to have none had none before.
+_WENT = (
+    update(endpoints)
+    .where(endpoints.c.id == bindparam("which"), endpoints.c.attached_at.is_not(None))
+    .values(attached_at=None)
+)
+_READ_ATTACHED = select(
+    endpoints.c.id, endpoints.c.attached_at, endpoints.c.last_report_json, endpoints.c.last_seen_at
+).where(endpoints.c.attached_at.is_not(None), endpoints.c.deleted_at.is_(None))
 
 
 def _rights(row: Any) -> Endpoint:  # a row with the columns of _FIND

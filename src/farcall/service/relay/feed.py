@@ -95,7 +95,7 @@ class Feed:
         self._cursor = 0  # everything up to here has been published in this epoch
         self._by_ends = by_ends
         self._out: AckedOutstanding | EndedOutstanding = EndedOutstanding() if by_ends else AckedOutstanding()
-        self._withdrawn: set[str] = set()
+        self._withdrawn: set[int] = set()
         self.settled_seq = 0
 
     @property
@@ -126,6 +126,10 @@ class Feed:
         self._reset()
         return [Purge()]
 
+    def released(self) -> None:
+        """Somebody else feeds the queue from now on; what waits in it stays."""
+        self._reset()
+
     def committed(self, entries: Sequence[Entry]) -> list[Command]:
         """These have just been committed. In the order of the commits, ascending `seq` within."""
         if not self.is_caught_up:
@@ -152,7 +156,7 @@ class Feed:
         self._is_reading = False
         if not is_last:
             self._is_behind = True
-        fresh = [entry for entry in entries if entry.id not in self._withdrawn]
+        fresh = [entry for entry in entries if entry.seq not in self._withdrawn]
         self._withdrawn.clear()
         for entry in fresh:
             self._out.add(entry.seq, entry.size)
@@ -172,12 +176,12 @@ class Feed:
         self.settled_seq = max(self.settled_seq, self._out.settle(count))
         return self._read_on()
 
-    def ended(self, entries: Collection[tuple[int, str]]) -> list[Command]:
-        """These (`seq`, `id`) are not to be published any more, and no room is needed for them if they were."""
+    def ended(self, seqs: Collection[int]) -> list[Command]:
+        """These are not to be published any more, and no room is needed for them if they were."""
         if self._is_reading:
-            self._withdrawn.update(entry_id for seq, entry_id in entries if seq > self._cursor)
+            self._withdrawn.update(seq for seq in seqs if seq > self._cursor)
         if isinstance(self._out, EndedOutstanding):
-            self._out.end(seq for seq, _ in entries)
+            self._out.end(seqs)
         return self._read_on()
 
     def withdrawn(self, entry: Entry) -> list[Command]:
@@ -187,7 +191,7 @@ class Feed:
         if not self._is_attached:
             return []
         if self._is_reading and entry.seq > self._cursor:
-            self._withdrawn.add(entry.id)
+            self._withdrawn.add(entry.seq)
             return []
         if entry.seq > self._cursor:
             return []

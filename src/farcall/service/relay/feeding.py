@@ -72,6 +72,8 @@ class Feeding:
         self._reads: set[asyncio.Task[None]] = set()
         self._seen = seen
         self._out = Stopwatch(seen.taken_s)
+        self.gaps_seen = 0
+        """Of `TaskFeeds`, when it last began to read."""
 
     def do(self, commands: Iterable[Command]) -> None:
         """Carry out what the feed said."""
@@ -94,9 +96,9 @@ class Feeding:
         self._out.left(count, time.monotonic())
         self.do(self.feed.settled(count))
 
-    def ended(self, entries: Collection[tuple[int, str]]) -> None:
-        """What these entries (`seq`, `id`) are about has ended; for brokers that do not tell of acknowledgements."""
-        self.do(self.feed.ended(entries))
+    def ended(self, seqs: Collection[int]) -> None:
+        """What these entries are about has ended; for brokers that do not tell of acknowledgements."""
+        self.do(self.feed.ended(seqs))
 
     async def _read_page(self, command: ReadPage) -> None:
         try:
@@ -113,7 +115,12 @@ class Feeding:
 
 
 class TaskFeeds:
-    """The feeds of all endpoints that are attached."""
+    """The feeds of all endpoints that are attached.
+
+    Args:
+        has_others: other processes commit tasks as well. Then what this one commits is published from memory only if
+            its numbers follow upon those of its commit before; what came in between has to be read first.
+    """
 
     def __init__(
         self,
@@ -125,7 +132,11 @@ class TaskFeeds:
         *,
         measures: Measures,
         clock: Callable[[], float],
+        has_others: bool = False,
     ) -> None:
+        self._has_others = has_others
+        self._last_seq = 0
+        self._gaps = 0
         self._measures = measures
         self._clock = clock
         self._db = db
@@ -163,21 +174,48 @@ class TaskFeeds:
         """These tasks have ended, one way or another."""
         if self._transport.sees_acks or not self._feedings:
             return
-        of_endpoints: dict[str, list[tuple[int, str]]] = {}
+        of_endpoints: dict[str, list[int]] = {}
         for task in tasks:
-            of_endpoints.setdefault(task.endpoint_id, []).append((task.seq, task.id))
-        for endpoint_id, entries in of_endpoints.items():
-            feeding = self._feedings.get(endpoint_id)
-            if feeding is not None:
-                feeding.ended(entries)
+            of_endpoints.setdefault(task.endpoint_id, []).append(task.seq)
+        for endpoint_id, seqs in of_endpoints.items():
+            self.ended_elsewhere(endpoint_id, seqs)
+
+    def ended_elsewhere(self, endpoint_id: str, seqs: Collection[int]) -> None:
+        """The same, by number."""
+        feeding = self._feedings.get(endpoint_id)
+        if feeding is not None and not self._transport.sees_acks:
+            feeding.ended(seqs)
+
+    def committed_elsewhere(self, endpoint_id: str) -> None:
+        """Another process has committed tasks of this endpoint."""
+        feeding = self._feedings.get(endpoint_id)
+        if feeding is not None:
+            feeding.do(feeding.feed.committed_elsewhere())
+
+    def released(self, endpoint_id: str) -> None:
+        """Another process feeds it from now on; what is in its queue stays."""
+        feeding = self._feedings.pop(endpoint_id, None)
+        if feeding is not None:
+            feeding.feed.released()
+
+    @property
+    def endpoint_ids(self) -> list[str]:
+        """The endpoints that are attached."""
+        return list(self._feedings)
 
     def committed(self, endpoint_id: str, tasks: Sequence[StoredTask], shared: SubmissionHeaders) -> None:
         """A submission has been committed. In the order of the commits."""
+        if self._has_others and tasks:
+            self._gaps += tasks[0].seq != self._last_seq + 1
+            self._last_seq = tasks[-1].seq
         feeding = self._feedings.get(endpoint_id)
         if feeding is None:
             return
         if not feeding.feed.is_caught_up:
             feeding.do(feeding.feed.committed(()))
+            return
+        if feeding.gaps_seen != self._gaps:
+            feeding.do(feeding.feed.committed_elsewhere())
             return
         headers = common_headers(shared)
         entries = []
@@ -193,10 +231,14 @@ class TaskFeeds:
     def withdraw(self, tasks: Iterable[TaskRef]) -> None:
         """These tasks were ended here, not by their endpoint: tell it, if it may know them."""
         for task in tasks:
-            feeding = self._feedings.get(task.endpoint_id)
-            if feeding is not None:
-                entry = Entry(task.seq, task.id, CANCEL_SIZE, cancel_message(task.id))
-                feeding.do(feeding.feed.withdrawn(entry))
+            self.withdraw_elsewhere(task.endpoint_id, [(task.seq, task.id)])
+
+    def withdraw_elsewhere(self, endpoint_id: str, tasks: Iterable[tuple[int, str]]) -> None:
+        """The same, by number and id."""
+        feeding = self._feedings.get(endpoint_id)
+        if feeding is not None:
+            for seq, task_id in tasks:
+                feeding.do(feeding.feed.withdrawn(Entry(seq, task_id, CANCEL_SIZE, cancel_message(task_id))))
 
     def _fed(self, entries: Sequence[Entry]) -> None:
         now, fed_s = self._clock(), self._measures.fed_s
@@ -216,6 +258,9 @@ class TaskFeeds:
             )
 
     async def _read(self, endpoint_id: str, page: ReadPage) -> tuple[Sequence[Entry], bool]:
+        feeding = self._feedings.get(endpoint_id)
+        if feeding is not None:
+            feeding.gaps_seen = self._gaps
         count = min(page.messages, self._page_tasks)
         tasks, shared, is_last = await self._db.read(store.read_task_page, endpoint_id, page.after, count, page.size)
         codes = await self._codes_of({task.function_id for task in tasks})

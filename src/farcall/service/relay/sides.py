@@ -17,6 +17,7 @@ from farcall.service.relay.rabbit.transport import RabbitTransport
 from farcall.service.relay.results_out import ResultsOut
 from farcall.service.relay.transport import EmbeddedTransport, Transport
 from farcall.service.settings import ServiceSettings
+from farcall.wire.topology import task_queue_owner
 
 __all__ = ["BrokerSide", "embedded_side", "rabbitmq_side"]
 
@@ -52,17 +53,31 @@ def embedded_side(
     return BrokerSide(transport=transport, results=results, window=window)
 
 
-def rabbitmq_side(address: BrokerAddress, settings: ServiceSettings, db: Database) -> BrokerSide:
-    """RabbitMQ."""
+def rabbitmq_side(
+    address: BrokerAddress,
+    settings: ServiceSettings,
+    db: Database,
+    *,
+    takes_in: bool = True,
+    is_mine: Callable[[str], bool] = lambda endpoint_id: True,
+) -> BrokerSide:
+    """RabbitMQ.
+
+    Args:
+        takes_in: this process feeds endpoints and takes results.
+        is_mine: which endpoints it feeds.
+    """
 
     async def task_queues() -> list[str]:
-        return list(await db.read(store.read_task_queues))
+        queues = await db.read(store.read_task_queues)
+        return [queue for queue in queues if is_mine(task_queue_owner(queue) or "")]
 
     transport = RabbitTransport(
         address,
         task_queues,
         prefetch=2 * settings.result_batch_messages,
         reader_idle_s=settings.group_queue_idle_s,
+        takes_in=takes_in,
     )
     page = Window(messages=settings.page_tasks, size=settings.feed_window_bytes)
     window = Window(messages=settings.broker_window_messages, size=settings.broker_window_bytes)

@@ -44,6 +44,7 @@ __all__ = [
     "move_tasks",
     "read_result_page",
     "read_results",
+    "read_ended",
     "read_task_queues",
     "read_task_page",
     "record_results",
@@ -165,6 +166,11 @@ def read_result_page(
 def read_results(conn: Connection, task_ids: Sequence[str]) -> Sequence[OutgoingResult]:
     """The results of these tasks, of those that have ended."""
     return [_outgoing(row) for row in _RESULTS_OF.all(conn, task_ids)]
+
+
+def read_ended(conn: Connection, task_ids: Sequence[str]) -> Sequence[TaskRef]:
+    """Those of these tasks that have ended."""
+    return [ref for ref in _refs(conn, task_ids) if ref.state.is_terminal]
 
 
 def read_task_queues(conn: Connection) -> Sequence[str]:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from farcall.service.cluster.signals import of_ends
 from farcall.service.db.engine import Database
 from farcall.service.relay import store
 from farcall.service.relay.store import Recorded, Swept
@@ -27,6 +28,7 @@ class Sweeper:
     Args:
         on_ended: called with what each step ended, in the order of the commits.
         on_idle: called once a round, for what needs no store.
+        is_on: asked each round: whether it is for this process to sweep the store.
     """
 
     def __init__(
@@ -37,7 +39,9 @@ class Sweeper:
         *,
         on_ended: Callable[[Recorded], None],
         on_idle: Callable[[], None],
+        is_on: Callable[[], bool],
     ) -> None:
+        self._is_on = is_on
         self._settings = settings
         self._db = db
         self._clock = clock
@@ -62,6 +66,8 @@ class Sweeper:
     async def sweep(self) -> None:
         """One round."""
         self._on_idle()
+        if not self._is_on():
+            return
         for endpoint_id in await self._db.read(store.deleted_endpoints_with_open_tasks):
             await self.finish_deletion(endpoint_id)
         await self._sweep_tasks()
@@ -81,6 +87,7 @@ class Sweeper:
                 _DELETED_TEXT,
                 self._clock(),
                 then=self._on_ended,
+                announce=lambda recorded: of_ends((each.task for each in recorded.ended), withdrawn=True),
             )
             total += len(recorded.ended)
             if len(recorded.ended) < self._settings.sweep_batch:
@@ -106,6 +113,7 @@ class Sweeper:
                 TASK_EXPIRED,
                 text,
                 then=self._on_swept,
+                announce=lambda swept: of_ends((each.task for each in swept.ended), withdrawn=True),
             )
             ended += len(swept.ended)
             deleted += swept.deleted

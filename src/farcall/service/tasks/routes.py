@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from farcall.service.accounts.rules import Identity
+from farcall.service.cluster.signals import Signal, TasksAdded, of_ends
 from farcall.service.context import Service, caller_of, service_of
 from farcall.service.ids import canonical_uuid, new_id
 from farcall.service.tasks import rules, store
@@ -205,6 +206,7 @@ async def cancel_task(request: Request, task_id: str) -> Response:
         f"Task {task_id} was cancelled by {caller.username}.",
         service.clock(),
         then=lambda outcome: service.relay.ended_here(outcome[1]),
+        announce=lambda outcome: of_ends((each.task for each in outcome[1].ended), withdrawn=True),
     )
     return json_response(CancelAnswer(task_id=task_id, status=state.value))
 
@@ -254,7 +256,7 @@ async def _submit(service: Service, plan: SubmissionPlan) -> SubmitResponse:
     await queue_limit.prepare(plan.endpoint_id)
     try:
         submitted = await service.db.write(
-            store.submit, plan, relay.codes, service.clock(), queue_limit.check, then=committed
+            store.submit, plan, relay.codes, service.clock(), queue_limit.check, then=committed, announce=_added
         )
     except EndpointQueueFull:
         relay.measures.queue_full += 1
@@ -271,6 +273,11 @@ async def _submit(service: Service, plan: SubmissionPlan) -> SubmitResponse:
             },
         )
     return submitted.response
+
+
+def _added(submitted: Submitted) -> Sequence[Signal]:
+    """What other processes are told of a submission; a repetition is none."""
+    return [TasksAdded(submitted.endpoint_id, len(submitted.tasks))] if submitted.tasks else []
 
 
 async def _submit_part(
