@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 
 from chaos.balancer import haproxy_config
@@ -108,6 +109,7 @@ class ChaosSystem:
         self._agents: dict[str, Supervised] = {}
         self._balancer: Supervised | None = None
         self._timers: list[threading.Timer] = []
+        self._ports: dict[str, int] = {}
         self._http_port, self._amqp_port = free_port(), free_port()
         if postgres is not None:
             self._commands.env["FARCALL_STORE"] = postgres.database()
@@ -170,6 +172,19 @@ class ChaosSystem:
         """So that their journals can be read."""
         for agent in self._agents.values():
             agent.stop()
+
+    def queue_depths(self) -> list[str]:
+        """What each service process says is in the broker's queues; who does not answer is left out."""
+        found = []
+        for name, port in self._ports.items():
+            try:
+                text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5.0, trust_env=False).text
+            except httpx.HTTPError as exc:
+                found.append(f"{name}: {type(exc).__name__}")
+                continue
+            lines = [line.partition("farcall_queue_messages")[2] for line in text.splitlines()]
+            found += [f"{name}: queue messages {line}" for line in lines if line and not line.endswith(" 0")]
+        return found
 
     def journal(self, name: str) -> Path:
         return self.root / "endpoints" / name / "journal.db"
@@ -293,6 +308,7 @@ class ChaosSystem:
             log=self.root / f"{name}.out",
             on_line=lambda line: ready.set() if "http://" in line else None,
         )
+        self._ports[name] = int(arguments[arguments.index("--port") + 1])
         service.start()
         if not ready.wait(_START_S):
             raise RuntimeError(f"{name} did not start; see {self.root / f'{name}.out'}")

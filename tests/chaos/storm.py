@@ -189,8 +189,8 @@ class Storm:
         wanted = [finding.task_id for finding in findings if finding.task_id][:limit]
         with self._api() as api:
             documents = api.batch_status(wanted) if wanted else {}
+        lines = self._system.queue_depths()
         self._system.stop_agents()
-        lines = []
         for task_id in wanted:
             places: dict[str, Any] = {"service": documents.get(task_id, {}).get("status", "unknown")}
             for site in ENDPOINTS:
