@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -274,3 +276,11 @@ def test_a_feed_that_is_given_away_leaves_its_queue_alone() -> None:
         assert scene.feeds.endpoint_ids == ["b"]
 
     play(story)
+
+
+def test_a_role_without_its_servers_is_one_line_and_an_exit_status(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "farcall.cli.service", "start", "--role", "relay", "--data-dir", str(tmp_path)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 78
+    assert "Missing: PostgreSQL (--store postgresql://…) and RabbitMQ (--broker amqp://…)." in done.stderr
+    assert "Traceback" not in done.stderr

@@ -250,3 +250,52 @@ def test_every_open_entry_reaches_each_attachment_in_order_and_within_the_window
     assert world.seen == sorted(set(world.seen))
     assert set(world.open) <= set(world.seen)
     assert world.feed.is_caught_up
+
+
+# --- Brokers that do not tell what was acknowledged ---------------------------------------------------------------
+
+
+def by_ends() -> Feed:
+    feed = Feed(WINDOW, by_ends=True)
+    asked = page_asked(feed.attached())
+    assert asked is not None
+    feed.page(asked.epoch, entries(1, 2, 3, 4), is_last=False)
+    assert feed.unacknowledged == 4
+    return feed
+
+
+def test_room_comes_of_tasks_that_end_in_whatever_order() -> None:
+    feed = by_ends()
+    assert feed.ended([(3, "t3")]) == []
+    asked = page_asked(feed.ended([(1, "t1"), (9, "t9")]))  # the last was not published
+    assert asked is not None
+    assert (asked.after, asked.messages) == (4, 2)
+
+
+def test_an_end_counts_once() -> None:
+    feed = by_ends()
+    feed.ended([(3, "t3")])
+    feed.ended([(3, "t3")])
+    assert feed.unacknowledged == 3
+
+
+def test_what_ends_while_a_page_is_read_is_not_published() -> None:
+    feed = by_ends()
+    asked = page_asked(feed.ended([(1, "t1"), (2, "t2")]))
+    assert asked is not None
+    feed.ended([(5, "t5")])
+    assert published(feed.page(asked.epoch, entries(5, 6), is_last=True)) == [6]
+    assert feed.unacknowledged == 3
+
+
+def test_cancellations_take_no_room() -> None:
+    feed = by_ends()
+    feed.ended([(1, "t1")])
+    assert published(feed.withdrawn(entry(1))) == [1]
+    assert feed.unacknowledged == 3
+
+
+def test_ends_of_which_only_the_number_is_known_make_room_too() -> None:
+    feed = by_ends()
+    assert page_asked(feed.settled(2)) is not None
+    assert feed.unacknowledged == 2

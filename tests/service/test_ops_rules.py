@@ -169,6 +169,7 @@ def test_every_setting_can_be_made_in_the_environment() -> None:
     given = found()
     env = {f"FARCALL_{each.name.upper()}": str(getattr(given.settings, each.name)) for each in fields(ServiceSettings)}
     env = {name: "7" if value == "None" else value for name, value in env.items()}
+    env["FARCALL_AMQP_ADVERTISED_SCHEME"] = "amqps"
     again = found(env=env)
     assert all(origin.startswith("environment") for origin in again.origins.values())
     for each in fields(ServiceSettings):

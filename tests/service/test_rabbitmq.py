@@ -1,4 +1,4 @@
-"""What holds on RabbitMQ beyond the contract of `test_relay`: it is guarded, outlives the service, dies, and forgets."""
+"""What holds on RabbitMQ beyond the contract of `test_relay`: it is guarded, outlives the service, and forgets."""
 
 from __future__ import annotations
 
@@ -146,29 +146,37 @@ def test_a_shared_queue_that_is_gone_is_made_and_filled_from_the_store(scene: Ma
 
 
 def test_a_result_that_a_relay_took_to_its_grave_reaches_its_group(scene: MakeScene) -> None:
-    """Stored, but not copied nor acknowledged: RabbitMQ delivers it again, and what is stored is copied."""
+    """Stored, but neither copied nor acknowledged: RabbitMQ delivers it again, and what is stored is copied."""
     here = scene()
     (task_id,), group_id = here.submit()
-    here.agent().finish(task_id, "first")
-    here.sdk(group_id).wait(1)
-    second = here.sdk(group_id)  # shares the queue: what comes now goes to either
-    again = pack_message(Result(task_id=task_id, data="another than was stored"))
+    here.agent().finish(task_id, "what is stored")
+    here.results_taken(1)
+    drop(here)
+    here.thread.stop()
     with service_link(here) as link:
-        # A message that somebody took and gave back, as when the relay that had it died.
-        here.thread.call(lambda service: service.relay._transport._results.cancel())
-        link.channel.confirm_delivery()
+        again = pack_message(Result(task_id=task_id, data="not what is stored"))
         link.channel.basic_publish("results", f"{here.endpoint_id}.results", again)
-        _, _, body = next(link.channel.consume("results"))
-        assert body == again
-        link.channel.cancel()
-    transport = "service.relay._transport"
-    del transport
-    here.restart()
-    first = here.sdk(group_id)
-    found = [message for each in (first,) for message in each.wait(1)]
-    assert json.loads(found[0][2][1:])["data"]["data"] == "first"
+        assert next(link.channel.consume("results"))[2] == again  # taken by somebody who goes without acknowledging
+        name = group_queue(here.ada.identity.id, group_id)
+        link.channel.queue_declare(name, durable=True)  # a reader's, which is there already
+        link.channel.queue_bind(name, "groups", name)
+    here.start_again()
+    assert [json.loads(message[2][1:])["data"]["data"] for message in here.sdk(group_id).wait(1)] == ["what is stored"]
     assert here.counters().duplicate == 1
-    del second
+
+
+def test_what_the_service_ended_before_it_died_reaches_its_group(scene: MakeScene) -> None:
+    here = scene()
+    (task_id,), group_id = here.submit()
+    here.sdk(group_id)
+    here.ada.ask("POST", f"/v3/tasks/{task_id}/cancel")
+    here.links[0].wait(1)
+    drop(here)
+    here.thread.stop()
+    with service_link(here) as link:  # as if the service had died before it sent the copy
+        link.channel.queue_purge(group_queue(here.ada.identity.id, group_id))
+    here.start_again()
+    assert task_of(here.sdk(group_id).wait(1)[0]) == task_id
 
 
 # --- RabbitMQ comes and goes -----------------------------------------------------------------------------------

@@ -338,6 +338,7 @@ def _reporting(fd: int | None) -> Iterator[_Report]:
     from farcall.service.db.errors import StoreError
     from farcall.service.ports import CannotListen
     from farcall.service.relay.rabbit.address import BrokerMisnamed
+    from farcall.service.roles import RoleNeedsServers
 
     report = _Report(fd)
     try:
@@ -347,6 +348,7 @@ def _reporting(fd: int | None) -> Iterator[_Report]:
             CannotListen: EX_UNAVAILABLE,
             statefile.DataDirBusy: EX_CANTCREAT,
             BrokerMisnamed: EX_CONFIG,
+            RoleNeedsServers: EX_CONFIG,
         }
         exit_status = EX_UNAVAILABLE if isinstance(exc, StoreError) else known.get(type(exc), EX_SOFTWARE)
         report.send({"ok": False, "message": str(exc), "exit": exit_status})
@@ -411,6 +413,7 @@ def _state_of(settings: ServiceSettings, running: RunningService) -> ServiceStat
         version=__version__,
         log=str(settings.data_dir / "service.log"),
         store=shown_url(settings.store_url),
+        role=settings.role,
         broker=running.service.rabbitmq.shown if running.service.rabbitmq else "",
     )
 
@@ -527,6 +530,11 @@ def _make_data_dir(data_dir: Path) -> None:
 
 def _print_banner(data_dir: Path, state: ServiceState, administrator: str, how_to_stop: str) -> None:
     host = "localhost" if state.url.startswith("http://localhost:") else state.host
+    if state.role == "relay":
+        _out.print(f"[bold green]Farcall relay {state.version} is running.[/]")
+        names = (("Health", f"{state.url}/readyz"), ("Broker", state.broker), ("Store", state.store))
+        _print_lines([*names, ("Log", state.log), ("Process", str(state.pid)), ("Stop with", how_to_stop)])
+        return
     elsewhere = _clients_look_elsewhere(state.url)
     logged_in = "logged in" if elsewhere else "logged in: SDK and endpoints of this user just work"
     _out.print(f"[bold green]Farcall service {state.version} is running.[/]")
@@ -573,6 +581,7 @@ def _status_lines(data_dir: Path, state: ServiceState, inside: dict[str, Any]) -
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.started_at))
     lines = [
         ("Running", f"yes, since {since} (process {state.pid}, version {state.version})"),
+        ("Role", state.role),
         ("REST", state.url),
         ("Broker", state.broker) if state.broker else ("Broker port", str(state.amqp_port)),
         ("Data", str(data_dir)),

@@ -24,8 +24,8 @@ class RoleNeedsServers(FarcallError):
 
     def __str__(self) -> str:
         return (
-            f"A process with --role {self.role} works beside others, which takes servers that all of them reach: "
-            f"{self.missing} is missing. Name it, or leave --role out: one process then does everything."
+            f"A process with --role {self.role} works beside others, which takes servers that all of them reach. "
+            f"Missing: {self.missing}. Without --role, one process does everything."
         )
 
 

@@ -58,6 +58,7 @@ class ServiceState:
     version: str
     log: str
     store: str = ""
+    role: str = "all"
     broker: str = ""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, or_, select, update
 
 from farcall.service.db.sql import Insert, Prepared, PreparedIn, next_numbers
 from farcall.service.db.tables import (
@@ -42,6 +42,7 @@ __all__ = [
     "end_tasks",
     "end_tasks_of_endpoint",
     "move_tasks",
+    "read_last_ends",
     "read_result_page",
     "read_results",
     "read_ended",
@@ -173,6 +174,17 @@ def read_ended(conn: Connection, task_ids: Sequence[str]) -> Sequence[TaskRef]:
     return [ref for ref in _refs(conn, task_ids) if ref.state.is_terminal]
 
 
+def read_last_ends(
+    conn: Connection, count: int, codes: Sequence[str]
+) -> Mapping[tuple[str, str], list[OutgoingResult]]:
+    """Among the last `count` results those with one of these error codes: by owner and task group, oldest first."""
+    newest = conn.execute(select(func.max(task_results.c.seq))).scalar() or 0
+    found: dict[tuple[str, str], list[OutgoingResult]] = {}
+    for row in conn.execute(_LAST_ENDS, {"after": newest - count, "codes": list(codes)}):
+        found.setdefault((row.owner_id, row.group_id), []).append(_outgoing(row))
+    return found
+
+
 def read_task_queues(conn: Connection) -> Sequence[str]:
     """The task queues of all endpoints that were not deleted."""
     return [task_queue(endpoint_id) for endpoint_id in conn.execute(_ENDPOINTS).scalars()]
@@ -241,6 +253,11 @@ _RESULT = select(task_results, tasks.c.id, tasks.c.completed_at).join_from(
     task_results, tasks, tasks.c.seq == task_results.c.task_seq
 )
 _RESULTS_OF = PreparedIn(lambda ids: _RESULT.where(tasks.c.id.in_(ids)).order_by(task_results.c.seq))
+_LAST_ENDS = (
+    _RESULT.add_columns(tasks.c.owner_id)
+    .where(task_results.c.seq > bindparam("after"), task_results.c.error_code.in_(bindparam("codes", expanding=True)))
+    .order_by(task_results.c.seq)
+)
 _ENDPOINTS = select(endpoints.c.id).where(endpoints.c.deleted_at.is_(None))
 _RESULT_PAGE = Prepared(
     _RESULT.where(_next_result, task_results.c.seq <= bindparam("last")).order_by(task_results.c.seq)

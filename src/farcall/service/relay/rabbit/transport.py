@@ -79,6 +79,9 @@ class RabbitTransport:
         takes_in: consume results and reports, and watch task queues. If not, this only makes queues on demand,
             publishes and cuts.
         factory: makes connections.
+
+    Attributes:
+        on_up: called whenever RabbitMQ can be used (again).
     """
 
     sees_acks = False
@@ -93,6 +96,7 @@ class RabbitTransport:
         takes_in: bool = True,
         factory: ConnectionFactory | None = None,
     ) -> None:
+        self.on_up: Callable[[], None] = _nothing
         self._address = address
         self._task_queues = task_queues
         self._prefetch = prefetch
@@ -310,6 +314,7 @@ class RabbitTransport:
         _logger.info("RabbitMQ is connected", extra={"event": "broker.up", "broker": self._address.shown})
         if self._takes_in:
             self._begin(self._watch_all())
+        self.on_up()
 
     def _went_down(self, reason: str) -> None:
         self._is_up = False
@@ -438,3 +443,7 @@ class RabbitTransport:
             _logger.error(
                 "A job of the RabbitMQ transport failed", exc_info=task.exception(), extra={"event": "broker.fault"}
             )
+
+
+def _nothing() -> None:
+    pass
