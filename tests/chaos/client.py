@@ -94,7 +94,7 @@ class ChaosClient:
             futures = next(iter(self._executors.values())).reload_tasks()
         except TaskGroupNotFound:
             futures = []
-        self._record.write("reloaded", count=len(futures))
+        self._record.write("reloaded", tasks=[future.task_id for future in futures])
         for future in futures:
             future.add_done_callback(self._note_ended)
         return list(futures)

@@ -182,8 +182,8 @@ class ChaosSystem:
             except httpx.HTTPError as exc:
                 found.append(f"{name}: {type(exc).__name__}")
                 continue
-            lines = [line.partition("farcall_queue_messages")[2] for line in text.splitlines()]
-            found += [f"{name}: queue messages {line}" for line in lines if line and not line.endswith(" 0")]
+            lines = [line for line in text.splitlines() if line.startswith("farcall_queue_messages")]
+            found += [f"{name}: {line}" for line in lines if not line.endswith(" 0")]
         return found
 
     def journal(self, name: str) -> Path:

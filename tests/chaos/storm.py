@@ -147,12 +147,15 @@ class Storm:
         accepted: dict[str, tuple[int, str]] = {}
         outcomes: dict[str, list[str]] = defaultdict(list)
         refused: list[str] = []
+        reloaded: set[str] = set()
         for name in CLIENTS:
             for record in read_records(self._records(name)):
                 if record["kind"] == "accepted":
                     accepted[record["task"]] = (record["number"], record["call"])
                 elif record["kind"] == "ended" and record["task"] is not None:
                     outcomes[record["task"]].append(record["outcome"])
+                elif record["kind"] == "reloaded":
+                    reloaded.update(record["tasks"])
                 elif record["kind"] == "refused":
                     refused.append(record["why"])
         share = self._tasks // len(CLIENTS)
@@ -161,6 +164,7 @@ class Storm:
         return Evidence(
             numbers=numbers,
             accepted=accepted,
+            reloaded=reloaded,
             outcomes=outcomes,
             states=self._states(),
             endpoint_of={number: names[number % len(names)] for number in numbers},

@@ -22,6 +22,7 @@ def evidence(
     return Evidence(
         numbers=[0, 1],
         accepted={"t0": (0, "0.1"), "t1": (1, "1.1")},
+        reloaded=frozenset(),
         outcomes=outcomes or {"t0": ["value 0.1"], "t1": ["value 1.1"]},
         states=states or {"t0": "success", "t1": "success"},
         endpoint_of={0: "once", 1: "again"},
@@ -45,6 +46,14 @@ def test_a_task_that_has_not_ended_is_found() -> None:
 
 def test_a_task_whose_end_no_client_saw_is_found() -> None:
     assert rules(evidence(outcomes={"t0": ["value 0.1"]})) == {"silent", "missing"}
+
+
+def test_a_task_that_was_accepted_for_a_client_that_had_died_needs_to_end_and_no_more() -> None:
+    after = replace(evidence(), states={"t0": "success", "t1": "success", "t2": "success"})
+    assert rules(after) == set()
+    assert judge(after).counts["of these, accepted after it had come back: nobody waits for them"] == 1
+    assert rules(replace(after, reloaded={"t2"})) == {"silent"}
+    assert rules(replace(after, states={**after.states, "t2": "received"})) == {"not ended"}
 
 
 def test_a_task_that_the_service_forgot_is_found() -> None:
@@ -109,5 +118,5 @@ def test_counts_tell_what_clients_submitted_again() -> None:
     verdict = judge(found)
     assert verdict.findings == []
     assert verdict.counts["of them submitted again by a client that came back"] == 1
-    assert verdict.counts["acceptance not seen by the client before its kill"] == 1
+    assert verdict.counts["whose acceptance the client did not see before its kill"] == 1
     assert verdict.counts["outcomes seen again by a later client"] == 1

@@ -2,8 +2,8 @@
 
 The rules, for a call = one submission that the service accepted (it has one task id):
 
-- It ends: the service says so, and a client has seen it. What clients saw, in all their incarnations, is one outcome,
-  and the service says the same.
+- It ends: the service says so, and a client that knows of it (from the acceptance, or from reloading its group) has
+  seen it. What clients saw, in all their incarnations, is one outcome, and the service says the same.
 - A value is the call's own, and the call has begun at least once.
 - Before an execution that is not a call's first lies a kill of a worker, an interchange or an agent at its endpoint:
   after the one before has begun, or at most `ORPHAN_S` earlier (what a dead agent has handed out may begin before its
@@ -15,7 +15,7 @@ The rules, for a call = one submission that the service accepted (it has one tas
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -35,6 +35,8 @@ class Evidence:
     Attributes:
         numbers: what was to be computed.
         accepted: task id → (number, call), where a client has seen that it was accepted.
+        reloaded: task ids that a client found in its group when it came back. What a killed client had just sent can be
+            accepted after that (the service stood still with the request in its hands); then nobody knows of it.
         outcomes: task id → what clients saw, in order; equal texts for equal outcomes: `value CALL` or
             `error CLASS CODE`.
         states: task id → state, of all tasks of the clients' groups, as the service says at the end.
@@ -47,6 +49,7 @@ class Evidence:
 
     numbers: Sequence[int]
     accepted: Mapping[str, tuple[int, str]]
+    reloaded: Set[str]
     outcomes: Mapping[str, Sequence[str]]
     states: Mapping[str, str]
     endpoint_of: Mapping[int, str]
@@ -102,7 +105,7 @@ def _check_ends(evidence: Evidence, verdict: Verdict) -> None:
         call = evidence.accepted.get(task_id, (0, ""))[1]
         if state not in _TERMINAL:
             verdict.add("not ended", f"the service says {state}", task_id=task_id, call=call)
-        elif task_id not in evidence.outcomes:
+        elif task_id not in evidence.outcomes and _is_known(evidence, task_id):
             verdict.add("silent", f"the service says {state}, and no client has seen it", task_id=task_id, call=call)
     done = {number for task_id, (number, _) in evidence.accepted.items() if task_id in evidence.outcomes}
     for number in sorted(set(evidence.numbers) - done):
@@ -155,7 +158,12 @@ def _count(evidence: Evidence, verdict: Verdict, runs: Mapping[str, Sequence[Exe
         "numbers": len(evidence.numbers),
         "tasks accepted": len(evidence.states),
         "of them submitted again by a client that came back": len(evidence.states) - len(evidence.numbers),
-        "acceptance not seen by the client before its kill": len(evidence.states.keys() - evidence.accepted.keys()),
+        "whose acceptance the client did not see before its kill": len(
+            evidence.states.keys() - evidence.accepted.keys()
+        ),
+        "of these, accepted after it had come back: nobody waits for them": sum(
+            not _is_known(evidence, task_id) for task_id in evidence.states
+        ),
         "ended with a value": firsts["value"],
         "ended with an error (lost, no retries left)": firsts["error"],
         "outcomes seen again by a later client": sum(len(seen) - 1 for seen in evidence.outcomes.values()),
@@ -167,6 +175,10 @@ def _count(evidence: Evidence, verdict: Verdict, runs: Mapping[str, Sequence[Exe
     for site in sorted(evidence.retries):
         more = sum(len(each) - 1 for each in runs.values() if each[0].endpoint == site)
         verdict.counts[f"repeated executions on endpoint '{site}' (retries {evidence.retries[site]})"] = more
+
+
+def _is_known(evidence: Evidence, task_id: str) -> bool:
+    return task_id in evidence.accepted or task_id in evidence.reloaded
 
 
 def _site_of(evidence: Evidence, call: str) -> str:
