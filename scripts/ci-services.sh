@@ -39,8 +39,14 @@ rabbitmq() {
     need rabbitmq-server "/usr/lib/rabbitmq/lib/rabbitmq_server-*/plugins/rabbitmq_auth_backend_http-*"
 }
 
+network() {
+    # For the second host (a network namespace) whose cable the chaos suite pulls.
+    need iproute2 "/*bin/ip"
+}
+
 missing=0
 postgresql
 haproxy
 rabbitmq
+network
 exit $((missing * 69))

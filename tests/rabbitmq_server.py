@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 _DEBIAN = Path("/usr/lib/rabbitmq/bin")
@@ -189,6 +190,10 @@ class RabbitServer:
         """Delete its data, while it does not run: at the next start it knows no queue."""
         assert self._process is None
         shutil.rmtree(self.home / "mnesia")
+
+    def processes(self) -> list[psutil.Process]:
+        """All of it, as it is now."""
+        return [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
 
     def clear(self) -> None:
         """Delete all queues."""
