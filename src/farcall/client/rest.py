@@ -16,10 +16,13 @@ from uuid import UUID
 
 import httpx
 
+from farcall.client.credentials import Credential, credential_for
 from farcall.client.http import HttpSession
+from farcall.client.oauth import OAuth
 from farcall.client.retry import RetryPolicy
 from farcall.client.settings import canonical_url, service_url
 from farcall.client.tokens import TokenStore
+from farcall.wire.auth import AUTH_SERVER
 from farcall.wire.errors import NotAService
 from farcall.wire.rest import (
     IDEMPOTENCY_HEADER,
@@ -41,12 +44,13 @@ class ApiClient:
 
     Args:
         url: address of the service; see `settings.service_url` for what None means.
-        token: bearer token, or what returns it for each request; None means `FARCALL_TOKEN`, then the token store
-            (read again once after a 401).
+        token: bearer token, or what returns it for each request; None means what the environment or `farcall login`
+            say (see `credentials.credential_for`).
         store: the token store; the user's own if None.
         timeout_s: how long to wait for an answer.
         retry: how patient to be; the defaults of `RetryPolicy` if None.
         transport: in place of sockets, for tests.
+        credential: in place of `token`.
 
     Raises:
         ValueError: the address or the token makes no sense.
@@ -61,26 +65,33 @@ class ApiClient:
         timeout_s: float = 60,
         retry: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
+        credential: Credential | None = None,
     ) -> None:
         store = store or TokenStore()
         self.url = service_url(url, store)
-        self._token = token
         self._options: dict[str, Any] = {
-            "store": store,
             "timeout_s": timeout_s,
             "retry": retry or RetryPolicy(),
             "transport": transport,
         }
-        self._http = HttpSession(self.url, token, **self._options)
+        self._oauth: OAuth | None = None
+        self._credential = credential or credential_for(self.url, token, store, self.oauth)
+        self._http = HttpSession(self.url, self._credential, **self._options)
 
     @property
     def identity_key(self) -> tuple[object, ...]:
         """Equal for clients that speak to the same service with the same login; to be compared, never shown."""
-        return (canonical_url(self.url), self._http.token_origin)
+        return (canonical_url(self.url), self._credential.origin)
 
     def twin(self) -> ApiClient:
         """Another client for the same service and login, with connections and an end of its own."""
-        return ApiClient(self.url, self._token, **self._options)
+        return ApiClient(self.url, credential=self._credential, **self._options)
+
+    def oauth(self) -> OAuth:
+        """The login of this service, over connections of its own and without this client's credential."""
+        if self._oauth is None:
+            self._oauth = OAuth(HttpSession(self.url, None, **self._options))
+        return self._oauth
 
     def close(self) -> None:
         """Close the connections; waits for retries end. Idempotent."""
@@ -101,6 +112,11 @@ class ApiClient:
     def whoami(self) -> dict[str, Any]:
         """The caller's identity: at least `identity_id` and `username`. Ours."""
         return _object(self.url, self._get("/v3/whoami"))
+
+    def userinfo(self) -> dict[str, Any]:
+        """The caller as OpenID Connect tells it; `identity_set` lists all identities of the person."""
+        path = "/v2/oauth2/userinfo"
+        return _object(self.url, self._http.request("GET", path, is_repeatable=True, server=AUTH_SERVER))
 
     def logout(self) -> None:
         """Have the service revoke the token of this client. Ours."""

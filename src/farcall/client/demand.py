@@ -1,0 +1,59 @@
+"""What a service asks of a login, as sentences and as a command. Decides only; `wire.auth` reads the documents."""
+
+from __future__ import annotations
+
+import shlex
+
+from farcall.wire.auth import SessionDemand
+from farcall.wire.errors import ApiError
+
+__all__ = ["command", "sentence", "unanswered"]
+
+
+def sentence(demand: SessionDemand) -> str:
+    """What must be done, in plain words; one or several sentences."""
+    parts: list[str] = []
+    if demand.identities:
+        parts.append(f"log in as {' and '.join(demand.identities)}")
+    if demand.domains:
+        parts.append(f"log in with an account of {' or '.join(demand.domains)}")
+    if demand.mfa:
+        parts.append("use a second factor")
+    if demand.policies:
+        parts.append(f"log in as policy {' and '.join(demand.policies)} demands")
+    if demand.scopes:
+        parts.append("agree that Farcall may do more in your name")
+    if demand.prompt == "login" or not parts:
+        parts.insert(0, "log in afresh")
+    asked = f"You are asked to {', '.join(parts[:-1])}{' and ' if parts[:-1] else ''}{parts[-1]}."
+    return f"{demand.message.strip()} {asked}" if demand.message else asked
+
+
+def command(demand: SessionDemand, url: str) -> str:
+    """What to type for a login that meets the demand."""
+    options: list[str] = []
+    for name, values in (
+        ("--session-policy", demand.policies),
+        ("--session-identity", demand.identities),
+        ("--session-domain", demand.domains),
+        ("--scope", demand.scopes),
+    ):
+        for value in values:
+            options += [name, shlex.quote(value)]
+    if demand.mfa:
+        options.append("--session-mfa")
+    if not options or demand.prompt == "login":
+        options.append("--force")
+    return " ".join(["farcall login", *options, url])
+
+
+def unanswered(error: ApiError, demand: SessionDemand, url: str, why: str) -> ApiError:
+    """The service's refusal, with why nobody has logged in, and the command for doing so.
+
+    Of the same class and with the same members (`detail["authorization_parameters"]`) as `error`.
+    """
+    told = error.message.strip()
+    if demand.message and demand.message.strip() not in told:
+        told = f"{told} {demand.message.strip()}"
+    text = f"{told}\n{why} In a terminal, this logs in as it is asked for:\n  {command(demand, url)}"
+    return type(error)(text, error.detail, error.http_status, error.wire_code)
