@@ -245,6 +245,10 @@ class StoredLogin:
             self._read()
         return (self._store.path, self._username)
 
+    def kept(self) -> StoredToken | None:
+        """The login, as it is kept now."""
+        return self._read()
+
     def token(self, server: str) -> str | None:
         login = self._login if self._has_read else self._read()
         tokens = None if login is None else login.at(server)

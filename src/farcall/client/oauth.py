@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from farcall.client.tokens import ServerTokens
-from farcall.wire.auth import SessionDemand
+from farcall.client.tokens import ServerTokens, StoredToken
+from farcall.wire.auth import COMPUTE_SERVER, SessionDemand
 from farcall.wire.errors import FarcallError, RateLimited, ServiceUnavailable, Unauthenticated
 
 if TYPE_CHECKING:
@@ -276,6 +276,14 @@ class OAuth:
             self._session.exchange("POST", endpoint, form={"token": token, "client_id": client_id}, is_repeatable=True),
             may_be_empty=True,
         )
+
+    def revoke_login(self, login: StoredToken) -> None:
+        """Have the service forget all tokens of a login that was made here."""
+        assert login.client_id is not None
+        for tokens in (login.at(COMPUTE_SERVER), *login.others.values()):
+            for token in (tokens.refresh_token, tokens.access_token) if tokens is not None else ():
+                if token is not None:
+                    self.revoke(token, client_id=login.client_id)
 
     def whose(self, access_token: str) -> dict[str, Any]:
         """The identity behind an access token: `identity_id` and `username`."""

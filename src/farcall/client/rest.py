@@ -16,7 +16,7 @@ from uuid import UUID
 
 import httpx
 
-from farcall.client.credentials import Credential, credential_for
+from farcall.client.credentials import Credential, StoredLogin, credential_for
 from farcall.client.http import HttpSession
 from farcall.client.oauth import OAuth
 from farcall.client.retry import RetryPolicy
@@ -119,8 +119,12 @@ class ApiClient:
         return _object(self.url, self._http.request("GET", path, is_repeatable=True, server=AUTH_SERVER))
 
     def logout(self) -> None:
-        """Have the service revoke the token of this client. Ours."""
-        self._http.request("POST", "/v3/logout", is_repeatable=True)
+        """Have the service revoke the tokens of this client's login. Ours."""
+        login = self._credential.kept() if isinstance(self._credential, StoredLogin) else None
+        if login is not None and login.client_id is not None:
+            self.oauth().revoke_login(login)
+        else:
+            self._http.request("POST", "/v3/logout", is_repeatable=True)
 
     def result_connection(self, *, retry: RetryPolicy | None = None) -> ResultConnection:
         """A fresh credential to read the caller's result queues with."""
