@@ -468,19 +468,22 @@ def _to_the_end(work: Callable[[], _T]) -> _T:
     """Do something that Ctrl-C must not cut in two: between the service's answer and the disk a login would be lost."""
     done: list[_T] = []
     failed: list[BaseException] = []
+    is_over = threading.Event()
 
     def run() -> None:
         try:
             done.append(work())
         except BaseException as exc:
             failed.append(exc)
+        finally:
+            is_over.set()
 
     thread = threading.Thread(target=run, name="farcall-renew", daemon=False)
     try:
         thread.start()
     except RuntimeError:  # the interpreter is ending, and gives no more threads
         return work()
-    thread.join()
+    is_over.wait()  # not `join`: before Python 3.13 one that is interrupted takes the thread for ended
     if failed:
         raise failed[0]
     return done[0]

@@ -137,10 +137,11 @@ class HttpSession:
                     failure, error = _failure_of(exc), exc
                 if has_renewed:
                     continue
-            again, error = self._log_in_again(error, token, stop)
-            tries_of[again] += 1
-            if again is not Again.NO and tries_of[again] == 1:
-                continue
+            if not tries_of[Again.LOGGED_IN]:
+                again, error = self._log_in_again(error, token, stop)
+                tries_of[again] += 1
+                if again is not Again.NO and tries_of[again] == 1:
+                    continue
             decision = decide(
                 retry or self.retry,
                 failure,
