@@ -75,7 +75,7 @@ def test_the_order_is_argument_token_client_account_login(store: TokenStore) -> 
 
     assert kind(lambda: "x") is CallableToken
     assert kind("x") is FixedToken
-    assert credential_for("http://h", "x", store, lambda: pytest.fail(""), env).token("funcx_service") == "x"
+    assert credential_for("http://h", "x", store, lambda: pytest.fail("no request"), env).token("funcx_service") == "x"
     assert kind() is FixedToken
     assert kind(None, "FARCALL_TOKEN") is ClientCredentials
     assert kind(None, "FARCALL_TOKEN", "FARCALL_CLIENT_ID", "FARCALL_CLIENT_SECRET") is StoredLogin

@@ -95,10 +95,12 @@ def login(url: str | None, wish: Wish) -> None:
         LoginFailed, LoginNotOffered, ApiError, ServiceUnreachable: as `farcall.client.login.log_in`.
         ValueError: `url` is no address.
     """
+    from farcall.client.login import kept_login
+
     store = TokenStore()
     address = service_url(url, store)
     given = None if wish.is_for_a_person else os.environ.get("FARCALL_TOKEN") or _piped_token()
-    kept = None if given or wish.is_for_a_person or wish.force or wish.token else _kept_login(address, store)
+    kept = None if given or wish.is_for_a_person or wish.force or wish.token else kept_login(address, store)
     if given or wish.token:
         login = _checked_login(address, given or _asked_token(address), store)
     else:
@@ -189,21 +191,6 @@ def _asked_token(address: str) -> str:
     if not token:
         raise Unauthenticated("No token was given: paste one, pipe one in, or set FARCALL_TOKEN.")
     return token
-
-
-def _kept_login(address: str, store: TokenStore) -> StoredToken | None:
-    """What the store has for a service, if the service still takes it."""
-    from farcall.client.credentials import StoredLogin
-    from farcall.client.rest import ApiClient
-
-    if store.get(address) is None:
-        return None
-    with ApiClient(address, "none", store=store) as anonymous:
-        credential = StoredLogin(store, address, oauth=anonymous.oauth)
-        with contextlib.suppress(Unauthenticated), ApiClient(address, credential=credential, store=store) as client:
-            client.whoami()
-            return store.get(address)
-    return None
 
 
 def _checked_login(address: str, token: str, store: TokenStore) -> StoredToken:

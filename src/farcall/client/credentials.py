@@ -249,6 +249,12 @@ class StoredLogin:
         """The login, as it is kept now."""
         return self._read()
 
+    def forget(self) -> None:
+        """Remove the login from the store."""
+        login = self._read()
+        if login is not None:
+            self._store.remove(self._url, login.username)
+
     def token(self, server: str) -> str | None:
         login = self._login if self._has_read else self._read()
         tokens = None if login is None else login.at(server)
@@ -444,6 +450,10 @@ def checked_token(token: str) -> str:
 
 
 def _how(url: str) -> str:
+    from farcall.client.login import in_notebook
+
+    if in_notebook():
+        return f'Log in with `farcall.login("{url}")`, or put a token into FARCALL_TOKEN.'
     return f"Log in with `farcall login {url}`, or put a token into FARCALL_TOKEN."
 
 

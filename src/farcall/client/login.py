@@ -8,6 +8,7 @@ Source: RFC 8252 (native apps), RFC 8628 (device), wire protocol, native login.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import sys
@@ -15,7 +16,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -23,9 +24,9 @@ from typing import Protocol
 from farcall.client.demand import sentence
 from farcall.client.loopback import Loopback
 from farcall.client.oauth import LoginFailed, LoginNotOffered, OAuth, Pkce
-from farcall.client.tokens import ServerTokens, StoredToken
+from farcall.client.tokens import ServerTokens, StoredToken, TokenStore
 from farcall.wire.auth import AUTH_SERVER, CLIENT_ID, COMPUTE_SERVER, LOGIN_SCOPES, SessionDemand
-from farcall.wire.errors import RateLimited, ServiceUnavailable, ServiceUnreachable
+from farcall.wire.errors import RateLimited, ServiceUnavailable, ServiceUnreachable, Unauthenticated
 
 __all__ = [
     "Flow",
@@ -38,6 +39,7 @@ __all__ = [
     "after_poll",
     "best_flow",
     "in_notebook",
+    "kept_login",
     "log_in",
     "log_in_again",
     "person_at_hand",
@@ -89,7 +91,7 @@ class TerminalPerson:
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
         self.tell(text)
-        return nullcontext()
+        return contextlib.nullcontext()
 
 
 class NotebookPerson:
@@ -105,7 +107,7 @@ class NotebookPerson:
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
         self.tell(text)
-        return nullcontext()
+        return contextlib.nullcontext()
 
 
 def in_notebook() -> bool:
@@ -134,6 +136,25 @@ def best_flow(environment: Mapping[str, str], platform: str) -> Flow:
         return Flow.BROWSER
     has_display = environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY") or environment.get("BROWSER")
     return Flow.BROWSER if has_display else Flow.DEVICE
+
+
+def kept_login(url: str, store: TokenStore) -> StoredToken | None:
+    """The login in use at a service, renewed if it had to be; None if there is none that the service takes.
+
+    Raises:
+        ServiceUnreachable: nobody answers.
+    """
+    from farcall.client.credentials import StoredLogin
+    from farcall.client.rest import ApiClient
+
+    if store.get(url) is None:
+        return None
+    with ApiClient(url, "none", store=store) as anonymous:
+        credential = StoredLogin(store, url, oauth=anonymous.oauth)
+        with contextlib.suppress(Unauthenticated), ApiClient(url, credential=credential, store=store) as client:
+            client.whoami()
+            return credential.kept()
+    return None
 
 
 def log_in(

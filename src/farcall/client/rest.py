@@ -16,7 +16,7 @@ from uuid import UUID
 
 import httpx
 
-from farcall.client.credentials import Credential, StoredLogin, credential_for
+from farcall.client.credentials import Credential, FixedToken, StoredLogin, credential_for
 from farcall.client.http import HttpSession
 from farcall.client.oauth import OAuth
 from farcall.client.retry import RetryPolicy
@@ -74,6 +74,7 @@ class ApiClient:
             "retry": retry or RetryPolicy(),
             "transport": transport,
         }
+        self._store = store
         self._oauth: OAuth | None = None
         self._credential = credential or credential_for(self.url, token, store, self.oauth)
         self._http = HttpSession(self.url, self._credential, **self._options)
@@ -85,7 +86,7 @@ class ApiClient:
 
     def twin(self) -> ApiClient:
         """Another client for the same service and login, with connections and an end of its own."""
-        return ApiClient(self.url, credential=self._credential, **self._options)
+        return ApiClient(self.url, credential=self._credential, store=self._store, **self._options)
 
     def oauth(self) -> OAuth:
         """The login of this service, over connections of its own and without this client's credential."""
@@ -125,6 +126,15 @@ class ApiClient:
             self.oauth().revoke_login(login)
         else:
             self._http.request("POST", "/v3/logout", is_repeatable=True)
+
+    def forget_login(self) -> None:
+        """Forget the kept login that this client uses, if it uses one."""
+        if isinstance(self._credential, StoredLogin):
+            self._credential.forget()
+        elif isinstance(self._credential, FixedToken):
+            kept = self._store.get(self.url)
+            if kept is not None and kept.access_token == self._credential.origin:
+                self._store.remove(self.url, kept.username)
 
     def result_connection(self, *, retry: RetryPolicy | None = None) -> ResultConnection:
         """A fresh credential to read the caller's result queues with."""
