@@ -18,12 +18,12 @@ from farcall.wire.errors import FunctionNotPermitted
         ),
         (
             SessionDemand(domains=("uni.edu", "lab.gov"), policies=("p",)),
-            "You are asked to log in with an account of uni.edu or lab.gov and log in as policy p demands.",
+            "You are asked to log in with an account of uni.edu or lab.gov in the way that policy p demands.",
             "farcall login --session-policy p --session-domain uni.edu --session-domain lab.gov U",
         ),
         (
             SessionDemand(identities=("ada l",), prompt="login", scopes=("s",)),
-            "You are asked to log in afresh, log in as ada l and agree that Farcall may do more in your name.",
+            "You are asked to log in afresh as ada l and agree that Farcall may do more in your name.",
             "farcall login --session-identity 'ada l' --scope s --force U",
         ),
     ],

@@ -35,6 +35,8 @@ DEMAND = {
 class Visitor:
     """A person whose browser follows the links that are shown; keeps the pages that it came to."""
 
+    break_off = "Nothing"
+
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
         self.told: list[str] = []
@@ -245,7 +247,7 @@ def test_a_demand_is_said_met_and_the_request_sent_once_more(auth, store, visito
         assert client.batch_status(["54460200-b652-4f43-a918-02882fa6114a"]) == {}
     assert [path for _, path, _ in auth.requests].count("/v2/batch_status") == 2
     assert "wants a login of the last minute" in visitor.told[0]
-    assert "log in afresh and log in as policy p-1 demands" in visitor.told[0]
+    assert "log in afresh in the way that policy p-1 demands" in visitor.told[0]
     assert auth.device_requests[0]["prompt"] == "login"
     assert store.get(auth.url).access_token in auth.families[-2].access_tokens
 

@@ -162,6 +162,8 @@ def _new_login(address: str, wish: Wish, store: TokenStore) -> StoredToken:
 class _Terminal:
     """A `Person` who has typed one of our commands."""
 
+    break_off = "Ctrl-C"
+
     def __init__(self, flow: Any) -> None:
         from farcall.client.login import Flow, best_flow, in_notebook
 

@@ -12,19 +12,21 @@ __all__ = ["command", "sentence", "unanswered"]
 
 def sentence(demand: SessionDemand) -> str:
     """What must be done, in plain words; one or several sentences."""
-    parts: list[str] = []
+    login = ""
+    if demand.prompt == "login":
+        login += " afresh"
     if demand.identities:
-        parts.append(f"log in as {' and '.join(demand.identities)}")
+        login += f" as {' and '.join(demand.identities)}"
     if demand.domains:
-        parts.append(f"log in with an account of {' or '.join(demand.domains)}")
+        login += f" with an account of {' or '.join(demand.domains)}"
+    if demand.policies:
+        login += f" in the way that policy {' and '.join(demand.policies)} demands"
+    parts = [f"log in{login}"] if login else []
     if demand.mfa:
         parts.append("use a second factor")
-    if demand.policies:
-        parts.append(f"log in as policy {' and '.join(demand.policies)} demands")
     if demand.scopes:
         parts.append("agree that Farcall may do more in your name")
-    if demand.prompt == "login" or not parts:
-        parts.insert(0, "log in afresh")
+    parts = parts or ["log in afresh"]
     asked = f"You are asked to {', '.join(parts[:-1])}{' and ' if parts[:-1] else ''}{parts[-1]}."
     return f"{demand.message.strip()} {asked}" if demand.message else asked
 

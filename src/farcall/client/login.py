@@ -68,6 +68,9 @@ class Person(Protocol):
     flow: Flow
     """What suits where the person sits."""
 
+    break_off: str
+    """How a wait is broken off there, for people."""
+
     def tell(self, text: str) -> None: ...
 
     def show_link(self, url: str) -> None:
@@ -79,6 +82,8 @@ class Person(Protocol):
 
 class TerminalPerson:
     """Somebody at a terminal; messages go to standard error, where they do not mix with a program's output."""
+
+    break_off = "Ctrl-C"
 
     def __init__(self, flow: Flow | None = None) -> None:
         self.flow = flow or best_flow(os.environ, sys.platform)
@@ -98,6 +103,7 @@ class NotebookPerson:
     """Somebody at a notebook, whose kernel may run anywhere: a code, and a link that can be clicked."""
 
     flow = Flow.DEVICE
+    break_off = "Interrupting the kernel"
 
     def tell(self, text: str) -> None:
         print(text, flush=True)  # noqa: T201
@@ -259,7 +265,7 @@ def _with_browser(
         else:
             person.tell("To log in, open this address in a browser on this machine:")
         person.show_link(url)
-        with person.waiting("Waiting for your login in the browser. Ctrl-C breaks it off."):
+        with person.waiting(f"Waiting for your login in the browser. {person.break_off} breaks it off."):
             return loopback.wait(cancelled, PATIENCE_S)
 
 
@@ -300,7 +306,8 @@ def _with_code(
     person.tell(f"and check or enter the code  {code.user_code}")
     ends_s, interval_s = time.monotonic() + code.expires_in_s, code.interval_s
     minutes = max(1, round(code.expires_in_s / 60))
-    with person.waiting(f"\nWaiting for your login; the code counts for {minutes} min. Ctrl-C breaks it off."):
+    patience = f"the code counts for {minutes} min. {person.break_off} breaks it off."
+    with person.waiting(f"\nWaiting for your login; {patience}"):
         while not cancelled.wait(min(interval_s, max(0.0, ends_s - time.monotonic()))):
             try:
                 return oauth.redeem_device(code.device_code, client_id=CLIENT_ID)
