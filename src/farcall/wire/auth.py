@@ -1,4 +1,4 @@
-"""Names of the login: resource servers, scopes, the commands' own OAuth2 client, and what a refusal may ask for.
+"""Names of the login: resource servers, scopes, the clients that every service knows, and what a refusal may ask for.
 
 Source: wire protocol, authentication: identifiers, and errors with `authorization_parameters`.
 """
@@ -16,7 +16,10 @@ __all__ = [
     "COMPUTE_SERVER",
     "LOGIN_SCOPES",
     "MANAGE_PROJECTS_SCOPE",
+    "NATIVE_CLIENTS",
+    "OFFICIAL_CLIENT_ID",
     "OPENID_SCOPE",
+    "SERVER_OF_SCOPE",
     "SessionDemand",
     "session_demand",
 ]
@@ -33,6 +36,24 @@ LOGIN_SCOPES: Final = (COMPUTE_SCOPE, OPENID_SCOPE, MANAGE_PROJECTS_SCOPE)
 
 CLIENT_ID: Final = "1dee9e2d-252e-559e-8d04-16e4ffb378da"
 """`farcall`, `farcall-endpoint` and the SDK as an OAuth2 client: public, the same at every service."""
+OFFICIAL_CLIENT_ID: Final = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
+"""The public client that the official SDK is."""
+
+NATIVE_CLIENTS: Final = {CLIENT_ID: "Farcall", OFFICIAL_CLIENT_ID: "Globus Compute SDK"}
+"""Clients without a secret that need no registration → what people are told that they are."""
+
+_AUTH_PREFIX: Final = "urn:globus:auth:scope:auth.globus.org:"
+SERVER_OF_SCOPE: Final = {
+    COMPUTE_SCOPE: COMPUTE_SERVER,
+    OPENID_SCOPE: AUTH_SERVER,
+    "profile": AUTH_SERVER,
+    "email": AUTH_SERVER,
+    MANAGE_PROJECTS_SCOPE: AUTH_SERVER,
+    _AUTH_PREFIX + "view_identities": AUTH_SERVER,
+    _AUTH_PREFIX + "view_identity_set": AUTH_SERVER,
+    _AUTH_PREFIX + "view_consents": AUTH_SERVER,
+}
+"""Every scope that there is → the resource server that it belongs to. A token opens one of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
