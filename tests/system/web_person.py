@@ -1,4 +1,4 @@
-"""People and programs with accounts at a running service, and a browser for the people. Imported by the tests beside it."""
+"""People and programs with accounts at a running service, and a browser for the people. For the tests beside it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Browser:
         self._http = httpx.Client(follow_redirects=True, timeout=60)
 
     def visit(self, url: str, *, decision: str = "allow") -> str:
-        """Open a link, log in if that is asked for, answer the question whether a program may, and return the last page.
+        """Open a link, log in if that is asked for, say whether the program may, and return the last page.
 
         Raises:
             AssertionError: a page asks for something else, or the password did not do.
