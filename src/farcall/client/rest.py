@@ -9,6 +9,7 @@ JSON. Source: wire protocol, REST.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -133,6 +134,9 @@ class ApiClient:
             retry=retry,
             interrupt=interrupt,
         )
+        warning = answer.get("ha_warning") if isinstance(answer, dict) else None
+        if isinstance(warning, str) and warning:
+            warnings.warn(warning, stacklevel=2)
         return str(_member(self.url, answer, "function_uuid"))
 
     def get_function(self, function_id: str | UUID) -> dict[str, Any]:

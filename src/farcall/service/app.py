@@ -27,6 +27,7 @@ from farcall.service.ops import routes as ops_routes
 from farcall.service.ops.health import Health
 from farcall.service.ops.queues import QueueLimit, StateCounts
 from farcall.service.ops.rate import RateLimit
+from farcall.service.policies import routes as policies_routes
 from farcall.service.relay.runner import Relay
 from farcall.service.relay.transport import EmbeddedTransport
 from farcall.service.settings import ServiceSettings
@@ -39,7 +40,7 @@ from farcall.service.web.openapi import install_openapi
 __all__ = ["create_app", "open_service"]
 
 _logger = logging.getLogger(__name__)
-_PARTS = (tasks_routes, functions_routes, endpoints_routes, accounts_routes, ops_routes)
+_PARTS = (tasks_routes, functions_routes, endpoints_routes, policies_routes, accounts_routes, ops_routes)
 
 
 @contextlib.asynccontextmanager

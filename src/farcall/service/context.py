@@ -22,7 +22,7 @@ from farcall.wire.auth import COMPUTE_SCOPE
 from farcall.wire.errors import Forbidden, RateLimited
 from farcall.wire.topology import BrokerUser
 
-__all__ = ["Service", "caller_of", "host_of", "service_of"]
+__all__ = ["Service", "caller_of", "host_of", "peer_of", "service_of"]
 
 _HOST = re.compile(r"[0-9A-Za-z._-]{1,253}|[0-9a-fA-F:.]{2,45}")
 """Names and addresses, IPv6 without brackets; anything else in a Host header has no place in a URL."""
@@ -98,6 +98,11 @@ async def caller_of(request: Request, *scopes: str) -> Identity:
             {"retry_after_s": math.ceil(wait_s)},
         )
     return caller
+
+
+def peer_of(request: Request) -> str | None:
+    """The address that the request came from."""
+    return request.client.host if request.client else None
 
 
 def host_of(request: Request) -> str:

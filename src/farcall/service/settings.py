@@ -40,6 +40,8 @@ class ServiceSettings:
         code_s: how long an authorization code can be changed for tokens, also one that a person copies.
         device_code_s: how long a login on another device may take.
         accounts_check_s: how soon this process notices that rights were taken away elsewhere.
+        ha_function_retention_s: a function for high assurance is deleted so long after its last task.
+        audit_submissions: whether each request that submits tasks is recorded in the audit table.
         log_format: text for people, or one JSON object per line.
     """
 
@@ -66,6 +68,8 @@ class ServiceSettings:
     idempotency_s: float = 24 * 3600.0
     replay_window_s: float = 120.0
     lock_s: float = 5.0
+    ha_function_retention_s: float = 90 * 24 * 3600.0
+    audit_submissions: bool = True
     token_cache_s: float = 60.0
 
     local_domain: str = "local"

@@ -10,7 +10,8 @@ from exactly the arguments that it passes to `Exception.__init__`.
     │   ├── Unauthenticated            401  no token, or one that is unknown or expired
     │   ├── Forbidden                  403  the caller may not
     │   │   ├── FunctionNotPermitted
-    │   │   └── EndpointAccessForbidden
+    │   │   ├── EndpointAccessForbidden
+    │   │   └── LoginRequired          logging in (again, as somebody else, with a second factor) would help
     │   ├── NotFound                   404
     │   │   ├── EndpointNotFound, FunctionNotFound, TaskNotFound, TaskGroupNotFound
     │   ├── Conflict                   409
@@ -54,6 +55,7 @@ __all__ = [
     "FunctionNotFound",
     "FunctionNotPermitted",
     "InvalidRequest",
+    "LoginRequired",
     "MaxResultSizeExceeded",
     "MessageError",
     "NotAService",
@@ -162,6 +164,23 @@ class EndpointAccessForbidden(Forbidden):
     """The caller may not use this endpoint."""
 
     code = "ENDPOINT_ACCESS_FORBIDDEN"
+
+
+class LoginRequired(Forbidden):
+    """An authentication policy refused the caller, and a login of another kind would satisfy it.
+
+    The document's member `authorization_parameters` says which, in the form that clients pass on to the login:
+    `session_required_policies`, `session_required_identities`, `session_required_single_domain`,
+    `session_required_mfa`, `prompt`, and `session_message` for people. Source: wire protocol, errors and GARE.
+    """
+
+    code = "LOGIN_REQUIRED"
+
+    @property
+    def authorization_parameters(self) -> dict[str, Any]:
+        """What a login must bring; empty if the service did not say."""
+        parameters = self.detail.get("authorization_parameters")
+        return dict(parameters) if isinstance(parameters, Mapping) else {}
 
 
 class NotFound(ApiError):
