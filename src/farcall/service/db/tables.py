@@ -216,7 +216,8 @@ tokens = Table(
     Column("scopes", Text),
     Column("session_id", _Id, index=True),
     Column("family_id", _Id, index=True),
-    Column("replaced_at", Float),
+    Column("replaced_at", Float),  # of a refresh token: when it was changed for its successor
+    Column("used_at", Float),  # of tokens in a family: the first time
 )
 
 consents = Table(

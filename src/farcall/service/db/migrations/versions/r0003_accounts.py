@@ -146,6 +146,7 @@ def _oauth() -> None:
     op.add_column("tokens", sa.Column("session_id", _ID))
     op.add_column("tokens", sa.Column("family_id", _ID))
     op.add_column("tokens", sa.Column("replaced_at", sa.Float))
+    op.add_column("tokens", sa.Column("used_at", sa.Float))
     op.create_index("ix_tokens_family_id", "tokens", ["family_id"])
     op.create_index("ix_tokens_session_id", "tokens", ["session_id"])
     op.create_index("ix_tokens_expires_at", "tokens", ["expires_at"])
@@ -220,7 +221,7 @@ def downgrade() -> None:
         op.drop_table(table)
     for name in ("family_id", "session_id", "expires_at"):
         op.drop_index(f"ix_tokens_{name}", "tokens")
-    for name in ("kind", "client_id", "resource_server", "scopes", "session_id", "family_id", "replaced_at"):
+    for name in ("kind", "client_id", "resource_server", "scopes", "session_id", "family_id", "replaced_at", "used_at"):
         op.drop_column("tokens", name)
     op.drop_index("ix_identities_person_id", "identities")
     for name in ("kind", "display_name", "email", "organization", "provider", "person_id", "disabled_at"):
