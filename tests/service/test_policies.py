@@ -171,7 +171,9 @@ def test_a_changed_policy_counts_from_the_next_request_on(play: Play) -> None:
         assert refused["authorization_parameters"]["session_required_mfa"] is True
         await ada.log_in_again(mfa=True)
         await ada.caller.submit(endpoint_id, function_id)
-        assert "protects endpoint" in (await ada.caller.ask("DELETE", f"/v3/policies/{policy_id}", status=409))["message"]
+        assert (
+            "protects endpoint" in (await ada.caller.ask("DELETE", f"/v3/policies/{policy_id}", status=409))["message"]
+        )
         await ada.caller.ask("DELETE", f"/v3/endpoints/{endpoint_id}")
         await ada.caller.ask("DELETE", f"/v3/policies/{policy_id}")
         await ada.caller.ask("GET", f"/v3/policies/{policy_id}", status=404)

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -30,6 +31,7 @@ from farcall.endpoint.directory import EndpointDirectory, Registration, Registra
 from farcall.endpoint.pidfile import running_process
 from farcall.endpoint.profile import EndpointExists, create_profile
 from farcall.endpoint.status import EndpointStatus, endpoint_state, endpoint_status
+from farcall.tls import CaFileUnusable
 from farcall.wire.errors import ApiError, EndpointNotFound, FarcallError, ServiceUnreachable, Unauthenticated
 from farcall.wire.messages import is_uuid_text
 from farcall.wire.names import endpoint_name_fault
@@ -246,7 +248,7 @@ def _run_here(
     except OSError as exc:
         announcer.failed(f"The log cannot be written: {exc}")
         return ExitStatus.CANNOT_CREATE
-    with _client() as client:
+    with _client(directory.ca_file) as client:
         run = EndpointRun(directory, client, announcer=announcer, endpoint_id=endpoint_uuid)
         with _signals(run, is_quiet=ready_fd is not None):
             status = run.run()
@@ -342,8 +344,10 @@ def _signals(run: EndpointRun, *, is_quiet: bool) -> Iterator[None]:
 def _detach(
     common: _Common, directory: EndpointDirectory, *, endpoint_uuid: str | None, is_debug: bool, patience_s: float
 ) -> None:
+    from farcall.cli.authorities import make_ca_variable_absolute
     from farcall.endpoint.background import StartTimedOut, start_in_background
 
+    make_ca_variable_absolute()  # it works in another directory
     arguments = ["--config-dir", str(common.base), "start", directory.name]
     if endpoint_uuid is not None:
         arguments += ["--endpoint-uuid", endpoint_uuid]
@@ -432,7 +436,7 @@ def _lock_remotely(directory: EndpointDirectory) -> None:
     registration = _registration(directory)
     if registration is None:
         _fail(f"Endpoint '{directory.name}' was never registered.", EX_UNAVAILABLE)
-    with _client() as client, _service_errors():
+    with _client(directory.ca_file) as client, _service_errors():
         client.lock_endpoint(registration.id_with(client.url) or registration.endpoint_id)
     click.echo(f"The service has disconnected endpoint {registration.endpoint_id}.")
 
@@ -506,7 +510,8 @@ def status(common: _Common, name: str, as_json: bool) -> None:
       farcall-endpoint status my-first-endpoint
       farcall-endpoint status my-first-endpoint --json
     """
-    found = endpoint_status(_configured(common, name), _last_report)
+    directory = _configured(common, name)
+    found = endpoint_status(directory, partial(_last_report, ca_file=directory.ca_file))
     if as_json:
         document = {"id": found.endpoint_id, "status": found.state, **asdict(found), "log": str(found.log_path)}
         for moved in ("endpoint_id", "state", "log_path"):
@@ -536,13 +541,13 @@ def _status_lines(found: EndpointStatus) -> Iterator[tuple[str, str]]:
     yield "Log", str(found.log_path)
 
 
-def _last_report(registration: Registration) -> dict[str, Any] | None:
+def _last_report(registration: Registration, *, ca_file: Path | None) -> dict[str, Any] | None:
     from farcall.client.rest import ApiClient
     from farcall.client.retry import RetryPolicy
 
     try:
         once = RetryPolicy(budget_s=0, unmet_budget_s=0)
-        with ApiClient(registration.service_url, timeout_s=STATUS_PATIENCE_S, retry=once) as client:
+        with ApiClient(registration.service_url, timeout_s=STATUS_PATIENCE_S, retry=once, ca_file=ca_file) as client:
             details = client.endpoint_status(registration.endpoint_id).get("details")
     except (FarcallError, ValueError):
         return None
@@ -584,7 +589,7 @@ def delete(common: _Common, name_or_id: str, force: bool, yes: bool) -> None:
             _fail(exc, EX_DATAERR)
         registration = None
     if registration is not None:
-        _delete_at_service(registration, force=force)
+        _delete_at_service(registration, force=force, ca_file=directory.ca_file)
     shutil.rmtree(directory.path)
     click.echo(f"Endpoint <{directory.name}> has been deleted.")
 
@@ -609,9 +614,9 @@ def _refuse_if_online(client: ApiClient, endpoint_id: str, *, how: str) -> None:
         )
 
 
-def _delete_at_service(registration: Registration, *, force: bool) -> None:
+def _delete_at_service(registration: Registration, *, force: bool, ca_file: Path | None) -> None:
     try:
-        with _client() as client:
+        with _client(ca_file) as client:
             endpoint_id = registration.id_with(client.url) or registration.endpoint_id
             if not force:
                 _refuse_if_online(client, endpoint_id, how="there, or with `stop --remote`")
@@ -653,7 +658,13 @@ def whoami() -> None:
 @main.command()
 @click.argument("url", required=False)
 @click.option("--force", is_flag=True, help="Even if there is a login that works.")
-def login(url: str | None, force: bool) -> None:
+@click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path),
+    help="Accept only certificates of the authorities in this PEM file from the service; remembered for URL. "
+    "'system' forgets it.",
+)
+def login(url: str | None, force: bool, ca_file: Path | None) -> None:
     """Log in at a service: paste the token that its administrator gave you.
 
     The service on this machine needs no login by the user who started it. A token can also come from
@@ -663,11 +674,14 @@ def login(url: str | None, force: bool) -> None:
     Example:
       farcall-endpoint login https://farcall.example.org
     """
+    from farcall.cli.authorities import remember_ca_file
     from farcall.client.rest import ApiClient
     from farcall.client.tokens import StoredToken, TokenStore
 
     store = TokenStore()
     address = _address(url)
+    with _service_errors():
+        remember_ca_file(store, address, ca_file)
     if not force:
         with contextlib.suppress(FarcallError), ApiClient(address, store=store) as client:
             identity = client.whoami()
@@ -749,12 +763,12 @@ def _check_uuid(text: str) -> None:
         raise click.BadParameter(f"{text!r} is not a UUID", param_hint="--endpoint-uuid")
 
 
-def _client() -> ApiClient:
+def _client(ca_file: Path | None = None) -> ApiClient:
     from farcall.client.rest import ApiClient
 
     try:
-        return ApiClient()
-    except ValueError as exc:
+        return ApiClient(ca_file=ca_file)
+    except (ValueError, CaFileUnusable) as exc:
         _fail(exc, EX_CONFIG)
 
 
@@ -779,6 +793,8 @@ def _exit_status(exc: FarcallError) -> int:
         return EX_TEMPFAIL
     if isinstance(exc, Unauthenticated):
         return EX_NOPERM
+    if isinstance(exc, CaFileUnusable):
+        return EX_CONFIG
     return EX_UNAVAILABLE if isinstance(exc, ApiError) else 1
 
 

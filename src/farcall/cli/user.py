@@ -12,16 +12,19 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 from rich.text import Text
 
 from farcall import __version__
+from farcall.cli.authorities import remember_ca_file
 from farcall.cli.tables import print_rows, print_table
 from farcall.client.rest import ApiClient
 from farcall.client.settings import canonical_url, service_url
 from farcall.client.tokens import StoredToken, TokenStore
+from farcall.tls import CaFileUnusable
 from farcall.wire.errors import (
     ApiError,
     FarcallError,
@@ -40,7 +43,7 @@ from farcall.wire.errors import (
 
 __all__ = ["main"]
 
-EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_SOFTWARE, EX_TEMPFAIL, EX_NOPERM = 64, 65, 69, 70, 75, 77
+EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_SOFTWARE, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 64, 65, 69, 70, 75, 77, 78
 
 EX_INTERRUPTED = 130
 
@@ -49,6 +52,7 @@ _UNKNOWN = "–"
 _STATUS_BY_ERROR: tuple[tuple[type[BaseException], int], ...] = (
     (ServiceUnreachable, EX_UNAVAILABLE),
     (ServiceUnavailable, EX_UNAVAILABLE),
+    (CaFileUnusable, EX_CONFIG),
     (NotAService, EX_UNAVAILABLE),
     (RateLimited, EX_TEMPFAIL),
     (ResourceLocked, EX_TEMPFAIL),
@@ -80,7 +84,13 @@ def main() -> None:
 
 @main.command()
 @click.argument("url", required=False)
-def login(url: str | None) -> None:
+@click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path),
+    help="Accept only certificates of the authorities in this PEM file from the service; remembered for URL. "
+    "'system' forgets it.",
+)
+def login(url: str | None, ca_file: Path | None) -> None:
     """Log in at the service at URL, and remember both as what is used from now on.
 
     Asks for a token, which the service's administrator gives you; in scripts it is taken from the environment
@@ -91,10 +101,12 @@ def login(url: str | None) -> None:
     Examples:
       farcall login https://farcall.example.org
       farcall login http://localhost:5000 < token.txt
+      farcall login https://farcall.example.org --ca-file /etc/ssl/example-ca.pem
     """
     with _errors_as_exit_codes():
         store = TokenStore()
         address = service_url(url, store)
+        remember_ca_file(store, address, ca_file)
         given = os.environ.get("FARCALL_TOKEN") or _piped_token()
         kept = None if given else _kept_login(address, store)
         stored = kept or _checked_login(address, given or _asked_token(address), store)

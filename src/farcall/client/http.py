@@ -23,8 +23,10 @@ from farcall import __version__
 from farcall.client.retry import Failure, FailureKind, RetryIn, RetryPolicy, decide, retry_after_s_from_header
 from farcall.client.settings import is_loopback_url
 from farcall.client.tokens import TokenStore
+from farcall.tls import Trust, is_refusal, why_no_tls
 from farcall.wire.errors import (
     ApiError,
+    CertificateRefused,
     FarcallError,
     NotAService,
     ServiceUnreachable,
@@ -53,6 +55,10 @@ class HttpSession:
             and the store again after a 401.
         timeout_s: how long to wait for (a part of) an answer.
         transport: in place of sockets, for tests.
+        trust: for https, whose certificates are accepted.
+
+    Raises:
+        CaFileUnusable: they cannot be read.
     """
 
     def __init__(
@@ -64,8 +70,10 @@ class HttpSession:
         timeout_s: float,
         retry: RetryPolicy,
         transport: httpx.BaseTransport | None,
+        trust: Trust,
     ) -> None:
         self.url = url
+        self._trust = trust
         self.retry = retry
         self._store = store
         self._timeout_s = timeout_s
@@ -77,7 +85,7 @@ class HttpSession:
         self._has_met = False
         self._closed = threading.Event()
         self._pid = os.getpid()
-        self._transport = transport or _new_transport(url)
+        self._transport = transport or _new_transport(url, trust)
 
     @property
     def token_origin(self) -> object:
@@ -158,14 +166,21 @@ class HttpSession:
             finally:
                 response.close()
         except httpx.HTTPError as exc:
-            if "CERTIFICATE" in str(exc):  # waiting does not make a certificate better
-                raise ServiceUnreachable(self.url, f"its certificate was not accepted: {exc}") from exc
+            why = self._why_no_tls(exc)
+            if is_refusal(exc):  # waiting a moment does not make a certificate better
+                raise CertificateRefused(self.url, why or str(exc)) from exc
             kind = FailureKind.NOT_SENT if isinstance(exc, _NOT_SENT) else FailureKind.NO_ANSWER
-            error = ServiceUnreachable(self.url, str(exc) or type(exc).__name__)
+            error = ServiceUnreachable(self.url, why or str(exc) or type(exc).__name__)
             error.__cause__ = exc
             return Failure(kind=kind), error, None
         self._has_met = True
         return self._judge(response, content)
+
+    def _why_no_tls(self, error: httpx.HTTPError) -> str | None:
+        parts = urlsplit(self.url)
+        if parts.scheme != "https":
+            return None
+        return why_no_tls(error, host=parts.hostname or "", port=parts.port or 443, trust=self._trust)
 
     def _judge(self, response: httpx.Response, content: bytes) -> tuple[Failure | None, FarcallError | None, Any]:
         status = response.status_code
@@ -212,7 +227,7 @@ class HttpSession:
             # The parent's connections are the parent's: dropped unclosed, since closing would speak TLS on them.
             self._pid = os.getpid()
             self._inherited = self._transport
-            self._transport = self._given_transport or _new_transport(self.url)
+            self._transport = self._given_transport or _new_transport(self.url, self._trust)
         return self._transport
 
     def _current_token(self) -> str | None:
@@ -256,7 +271,7 @@ def _checked_token(token: str | None) -> str | None:
     return token
 
 
-def _new_transport(url: str) -> httpx.HTTPTransport:
+def _new_transport(url: str, trust: Trust) -> httpx.HTTPTransport:
     is_tls = url.startswith("https:")
     proxy = None
     if not is_loopback_url(url):
@@ -264,8 +279,8 @@ def _new_transport(url: str) -> httpx.HTTPTransport:
         if not proxy_bypass(parts.hostname or ""):
             proxy = getproxies().get(parts.scheme)
     return httpx.HTTPTransport(
-        verify=is_tls,  # loading the certificates takes 0.1 s; plain http has no use for them
-        trust_env=is_tls,
+        verify=trust.context() if is_tls else False,  # loading the certificates takes a while; plain http needs none
+        trust_env=False,
         proxy=proxy,
         limits=httpx.Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=_KEEP_ALIVE_S),
     )

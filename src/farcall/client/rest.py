@@ -8,6 +8,7 @@ JSON. Source: wire protocol, REST.
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +20,7 @@ import httpx
 
 from farcall.client.http import HttpSession
 from farcall.client.retry import RetryPolicy
-from farcall.client.settings import canonical_url, service_url
+from farcall.client.settings import canonical_url, service_url, trust_for
 from farcall.client.tokens import TokenStore
 from farcall.wire.errors import NotAService
 from farcall.wire.rest import (
@@ -48,8 +49,11 @@ class ApiClient:
         timeout_s: how long to wait for an answer.
         retry: how patient to be; the defaults of `RetryPolicy` if None.
         transport: in place of sockets, for tests.
+        ca_file: PEM file with the certificate authorities whose certificates are accepted, in place of the system's;
+            see `settings.trust_for` for what None means.
 
     Raises:
+        CaFileUnusable: the address begins with https, and that file cannot be used.
         ValueError: the address or the token makes no sense.
     """
 
@@ -62,26 +66,33 @@ class ApiClient:
         timeout_s: float = 60,
         retry: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         store = store or TokenStore()
         self.url = service_url(url, store)
+        self.trust = trust_for(self.url, ca_file, store)
         self._token = token
+        self._ca_file = ca_file
         self._options: dict[str, Any] = {
             "store": store,
             "timeout_s": timeout_s,
             "retry": retry or RetryPolicy(),
             "transport": transport,
         }
-        self._http = HttpSession(self.url, token, **self._options)
+        self._http = HttpSession(self.url, token, trust=self.trust, **self._options)
 
     @property
     def identity_key(self) -> tuple[object, ...]:
         """Equal for clients that speak to the same service with the same login; to be compared, never shown."""
         return (canonical_url(self.url), self._http.token_origin)
 
-    def twin(self) -> ApiClient:
-        """Another client for the same service and login, with connections and an end of its own."""
-        return ApiClient(self.url, self._token, **self._options)
+    def twin(self, *, ca_file: str | os.PathLike[str] | None = None) -> ApiClient:
+        """Another client for the same service and login, with connections and an end of its own.
+
+        Args:
+            ca_file: in place of this one's.
+        """
+        return ApiClient(self.url, self._token, ca_file=ca_file or self._ca_file, **self._options)
 
     def close(self) -> None:
         """Close the connections; waits for retries end. Idempotent."""

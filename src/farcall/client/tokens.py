@@ -72,12 +72,28 @@ class TokenStore:
             document["services"][key] = asdict(token)
 
     def remove(self, url: str) -> None:
-        """Forget a service's token, and that it is the default; nothing happens if it is not there."""
+        """Forget a service's token, and that it is the default; nothing happens if it is not there. Whose certificates
+        are accepted from it stays, for the next login."""
         key = canonical_url(url)
         with self._changing() as document:
             document["services"].pop(key, None)
             if document.get("default_url") is not None and canonical_url(document["default_url"]) == key:
                 document["default_url"] = None
+
+    def ca_file(self, url: str) -> str | None:
+        """The file of certificate authorities that a service's certificate must come from; None for no such."""
+        files = self._read().get("ca_files")
+        found = files.get(canonical_url(url)) if isinstance(files, dict) else None
+        return found if isinstance(found, str) else None
+
+    def set_ca_file(self, url: str, path: str | None) -> None:
+        """Remember such a file, by its absolute path; None forgets it."""
+        key = canonical_url(url)
+        with self._changing() as document:
+            files = document.setdefault("ca_files", {})
+            files.pop(key, None)
+            if path is not None:
+                files[key] = path
 
     @property
     def default_url(self) -> str | None:

@@ -103,6 +103,8 @@ class EndpointConfig(Section):
         description: shown to people. Ours.
         engine: what runs the tasks.
         amqp_port: in place of the port that the service names; given up if nothing listens there.
+        ca_file: PEM file with the site's certificate authorities, which the certificates of the service and its broker
+            must come from; relative to the endpoint's directory. Ours.
         allowed_functions: ids that may run here; empty: all.
         heartbeat_period: seconds between reports.
         idle_heartbeats_soft, idle_heartbeats_hard: end after so many periods without tasks, or without movement;
@@ -123,6 +125,7 @@ class EndpointConfig(Section):
     description: Text | None = None
     engine: EngineField = Field(default_factory=lambda: validate_engine({"provider": {"type": "LocalProvider"}}))
     amqp_port: Annotated[int, AfterValidator(_port)] | None = None
+    ca_file: Text | None = None
     allowed_functions: list[_Uuid] = Field(default_factory=list)
     heartbeat_period: Annotated[Number, AfterValidator(_period)] = float(DEFAULT_HEARTBEAT_PERIOD_S)
     heartbeat_threshold: _Seconds = 120.0

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
@@ -33,6 +34,7 @@ from farcall.endpoint.engines.base import Engine, EngineCallbacks, EngineContext
 from farcall.endpoint.engines.build import build_engine
 from farcall.endpoint.journal import Journal, JournalUnavailable
 from farcall.endpoint.pidfile import AlreadyRunning, PidFile
+from farcall.tls import CaFileUnusable
 from farcall.wire.errors import FarcallError
 from farcall.wire.rest import RegistrationResponse
 
@@ -140,7 +142,7 @@ class EndpointRun:
         client: the service.
         announcer: told what happens.
         endpoint_id: in place of the one in `endpoint.json`.
-        connection_factory: makes broker connections; a double in tests.
+        connection_factory: makes broker connections; a double in tests. None: `AmqpConnection`.
         engine_builder: makes engines; a double in tests.
     """
 
@@ -151,7 +153,7 @@ class EndpointRun:
         *,
         announcer: Announcer,
         endpoint_id: str | None = None,
-        connection_factory: ConnectionFactory = AmqpConnection,
+        connection_factory: ConnectionFactory | None = None,
         engine_builder: Callable[[Any, EngineContext], Engine] = build_engine,
     ) -> None:
         self._directory = directory
@@ -188,7 +190,7 @@ class EndpointRun:
             return ExitStatus.OK
         except AlreadyRunning as exc:
             return self._fail(exc, ExitStatus.CANNOT_CREATE)
-        except (ConfigInvalid, RegistrationUnreadable, EngineStartFailed) as exc:
+        except (ConfigInvalid, CaFileUnusable, RegistrationUnreadable, EngineStartFailed) as exc:
             return self._fail(exc, ExitStatus.CONFIG)
         except registration.RegistrationRefused as exc:
             return self._fail(exc, exc.status)
@@ -213,6 +215,8 @@ class EndpointRun:
 
     def _run(self) -> int:
         loaded = load_config(self._directory.path)
+        if loaded.config.ca_file is not None:
+            self._client = self._client.twin(ca_file=self._directory.ca_file)
         self._directory.make_private()
         with self._pid_file:
             self._tell_notices(loaded)
@@ -262,6 +266,10 @@ class EndpointRun:
         log.warning("The service does not answer; waiting.", extra={"event": "service.waiting", "reason": text})
         self._announcer.waiting(text)
 
+    def _no_broker(self, reason: str) -> None:
+        if not self._was_online:
+            self._announcer.notice(f"No connection to the message broker of {self._client.url} yet: {reason}.")
+
     def _audit_log(self, loaded: LoadedConfig, endpoint_id: str) -> contextlib.AbstractContextManager[AuditLog | None]:
         path = loaded.config.audit_log(self._directory.path)
         return contextlib.nullcontext() if path is None else AuditLog(path, endpoint_id)
@@ -279,7 +287,8 @@ class EndpointRun:
         if notice is not None:
             self._announcer.notice(notice)
         try:
-            links = Links(response, port=port, factory=self._connection_factory)
+            connects = self._connection_factory or partial(AmqpConnection, trust=self._client.trust)
+            links = Links(response, port=port, factory=connects, on_trouble=self._no_broker)
         except ValueError as exc:
             raise registration.RegistrationRefused(str(exc), ExitStatus.SOFTWARE) from exc
         runner = AgentRunner(

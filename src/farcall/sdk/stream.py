@@ -27,6 +27,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from farcall.amqp import (
@@ -433,14 +434,15 @@ def shared_stream(api: ApiClient, amqp_port: int | None, connect: ConnectionFact
         _streams_pid, _streams_lock = os.getpid(), threading.Lock()
         _streams.clear()
         _ledgers.clear()
-    key = (api.identity_key, amqp_port, connect)
+    key = (api.identity_key, api.trust, amqp_port, connect)
     with _streams_lock:
         for ended in [each for each, stream in _streams.items() if stream.is_closed]:
             del _streams[ended]
         stream = _streams.get(key)
         if stream is None or not stream.acquire():
             outcomes = _ledgers.setdefault(canonical_url(api.url), SharedLedger())
-            stream = ResultStream(api.twin(), connect=connect or AmqpConnection, amqp_port=amqp_port, outcomes=outcomes)
+            connects = connect or partial(AmqpConnection, trust=api.trust)
+            stream = ResultStream(api.twin(), connect=connects, amqp_port=amqp_port, outcomes=outcomes)
             stream.acquire()
             _streams[key] = stream
         return stream

@@ -18,6 +18,7 @@ from farcall.service.ops.rate import RateLimit
 from farcall.service.relay.runner import Relay
 from farcall.service.settings import ServiceSettings
 from farcall.service.tasks.replay import Replay
+from farcall.service.tls import ServerCertificate
 from farcall.wire.auth import COMPUTE_SCOPE
 from farcall.wire.errors import Forbidden, RateLimited
 from farcall.wire.topology import BrokerUser
@@ -35,6 +36,7 @@ class Service:
     Attributes:
         secret: key of the broker passwords.
         amqp_port: where the broker listens.
+        certificate: of HTTPS and AMQPS; None: without TLS.
         clock: Unix seconds.
         started_at: by `clock`.
     """
@@ -50,6 +52,7 @@ class Service:
     state_counts: StateCounts
     secret: bytes
     amqp_port: int
+    certificate: ServerCertificate | None
     clock: Callable[[], float]
     started_at: float
 
@@ -61,6 +64,7 @@ class Service:
             host=self.settings.public_host or host,
             port=self.settings.amqp_advertised_port or self.amqp_port,
             heartbeat_s=self.settings.amqp_heartbeat_s,
+            scheme=self.settings.amqp_advertised_scheme or ("amqps" if self.certificate is not None else "amqp"),
         )
 
 

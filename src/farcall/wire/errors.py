@@ -22,6 +22,7 @@ from exactly the arguments that it passes to `Exception.__init__`.
     │   │   └── EndpointQueueFull
     │   └── ServiceUnavailable         503  try again later
     ├── ServiceUnreachable             nobody answers at the service's address
+    │   └── CertificateRefused         … or with a certificate that is not accepted here
     ├── CredentialRefused              the broker does not take this credential (any more)
     ├── VersionMismatch                a part is older than the service allows
     ├── TaskError                      what became of a task
@@ -41,6 +42,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 __all__ = [
+    "CertificateRefused",
     "ApiError",
     "Conflict",
     "CredentialRefused",
@@ -287,6 +289,16 @@ class ServiceUnreachable(FarcallError):
             f"No answer from the Farcall service at {self.url} ({self.reason}). "
             "Is it running (`farcall-service status`)? FARCALL_SERVICE_URL or `farcall login URL` choose another."
         )
+
+
+class CertificateRefused(ServiceUnreachable):
+    """Whoever answers at the service's address showed a certificate that is not accepted here. Its operator may renew
+    it, so a later try can succeed."""
+
+    code = "CERTIFICATE_REFUSED"
+
+    def __str__(self) -> str:
+        return f"No secure connection to the Farcall service at {self.url}: {self.reason}."
 
 
 class CredentialRefused(FarcallError):
