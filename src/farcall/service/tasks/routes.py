@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -231,16 +232,11 @@ async def _answer_submission(request: Request, endpoint_id: str) -> Response:
     body = await request.body()
     key = rules.idempotency_key(request.headers.get(IDEMPOTENCY_HEADER))
     plan = _plan(service, caller, endpoint_id, decode_json(body, _submission), key)
-    address = peer_of(request)
-    try:
-        if key is not None:
-            return _submit_answer(await _submit(service, plan, address))
-        response = await service.replay.answer_once(
-            fingerprint(caller.id, endpoint_id, body), request.is_disconnected, lambda: _submit(service, plan, address)
-        )
-    except Forbidden as exc:
-        await _refused(request, caller, "task.submit", endpoint_id, exc)
-        raise
+    if key is not None:
+        return _submit_answer(await _submit_judged(request, plan))
+    response = await service.replay.answer_once(
+        fingerprint(caller.id, endpoint_id, body), request.is_disconnected, lambda: _submit_judged(request, plan)
+    )
     return _submit_answer(response)
 
 
@@ -248,27 +244,54 @@ def _submit_answer(response: SubmitResponse) -> Response:
     return json_response(response if response.ha_warning is not None else to_document(response))
 
 
+async def _submit_judged(request: Request, plan: SubmissionPlan) -> SubmitResponse:
+    """Store a submission; a refusal is recorded."""
+    service, address = service_of(request), peer_of(request)
+    try:
+        try:
+            return await _submit(service, plan, address)
+        except LoginRequired:
+            caller = await _seen_anew(request, plan.caller)
+            if caller is None:
+                raise
+            return await _submit(service, replace(plan, caller=caller), address)
+    except Forbidden as exc:
+        await _note_refusal(request, plan.caller, "task.submit", plan.endpoint_id, exc)
+        raise
+
+
 async def _check_results(request: Request, caller: Identity, found: Sequence[TaskRow]) -> None:
-    """See `store.check_results`."""
+    """See `store.check_results`. A refusal is recorded."""
     guarded = [task for task in found if task.policy_id is not None]
     if not guarded:
         return
     service = service_of(request)
     try:
-        await service.db.read(store.check_results, guarded, caller, service.clock())
+        try:
+            await service.db.read(store.check_results, guarded, caller, service.clock())
+        except LoginRequired:
+            fresh = await _seen_anew(request, caller)
+            if fresh is None:
+                raise
+            await service.db.read(store.check_results, guarded, fresh, service.clock())
     except Forbidden as exc:
-        await _refused(request, caller, "task.read", guarded[0].endpoint_id, exc)
+        await _note_refusal(request, caller, "task.read", guarded[0].endpoint_id, exc)
         raise
 
 
-async def _refused(request: Request, caller: Identity, action: str, endpoint_id: str, exc: Forbidden) -> None:
-    """Have the audit table know of a refusal; and look again next time, since a login may follow at once."""
+async def _seen_anew(request: Request, caller: Identity) -> Identity | None:
+    """The caller, if they have proved themselves again since we looked last; what is remembered of tokens may be a
+    minute old.
+    """
     service = service_of(request)
     service.authenticator.forget(token_hash(bearer_token(request.headers.get("authorization")) or ""))
-    actor, detail = (
-        actor_of(caller, peer_of(request)),
-        {"code": exc.wire_code, "policy_id": exc.detail.get("policy_id")},
-    )
+    fresh = await service.authenticator.identify(request)
+    return None if fresh.authentications == caller.authentications else fresh
+
+
+async def _note_refusal(request: Request, caller: Identity, action: str, endpoint_id: str, exc: Forbidden) -> None:
+    service, actor = service_of(request), actor_of(caller, peer_of(request))
+    detail = {"code": exc.wire_code, "policy_id": exc.detail.get("policy_id")}
     noted = partial(record, at=service.clock(), outcome="refused", detail=detail)
     await service.db.write(noted, actor, action, "endpoint", endpoint_id)
 
@@ -338,10 +361,8 @@ async def _submit_part(
     (function_id,) = part.tasks
     try:
         target = canonical_uuid(endpoint_id, "an endpoint id in member 'tasks'")
-        response = await _submit(service, _plan(service, caller, target, part, None), peer_of(request))
+        response = await _submit_judged(request, _plan(service, caller, target, part, None))
     except ApiError as exc:
-        if isinstance(exc, Forbidden):
-            await _refused(request, caller, "task.submit", target, exc)
         failed = SubmitResultV2(status="Failed", http_status_code=exc.http_status, reason=exc.message)
         return [failed] * len(part.tasks[function_id])
     return [
