@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from farcall import __version__
+from farcall.cli.protection import Protection, ProtectionIncomplete, protection_options
 from farcall.client.settings import service_url, user_dir
 from farcall.endpoint.directory import EndpointDirectory, Registration, RegistrationUnreadable, find_endpoints
 from farcall.endpoint.pidfile import running_process
@@ -122,26 +123,42 @@ def main(context: click.Context, config_dir: Path | None, debug: bool, log_to_co
 @main.command()
 @_name_argument
 @click.option("--display-name", help="What people see in lists, in place of the name.")
+@protection_options
 @click.pass_obj
-def configure(common: _Common, name: str, display_name: str | None) -> None:
+def configure(common: _Common, /, name: str, display_name: str | None, **protection: Any) -> None:
     """Make a new endpoint's directory with a config.yaml to edit.
+
+    Options about domains, logins and second factors make an authentication policy at the service, by
+    which it judges whoever wants to use the endpoint.
 
     \b
     Examples:
       farcall-endpoint configure my-first-endpoint
       farcall-endpoint configure cluster --display-name "The cluster, 8 nodes"
+      farcall-endpoint configure cluster --allowed-domains "*.example.edu" --auth-timeout 3600
+      farcall-endpoint configure vault --high-assurance --subscription-id ID --allowed-domains example.edu
     """
     directory = common.directory(name)
     try:
-        create_profile(directory, display_name=display_name)
+        if directory.is_configured:
+            raise EndpointExists(directory.name, str(directory.path))
+        wanted = Protection(**protection)
+        with _service_errors():
+            keys = wanted.keys(name, _client)
+        create_profile(directory, display_name=display_name, protection=keys)
     except EndpointExists as exc:
         _fail(exc, EX_CANTCREAT)
+    except ProtectionIncomplete as exc:
+        raise click.UsageError(str(exc)) from exc
     except OSError as exc:
         _fail(f"{directory.path} cannot be made: {exc}", EX_CANTCREAT)
     click.echo(f"Created profile for endpoint named <{name}>")
     click.echo()
     click.echo(f"Configuration file: {directory.config_path}")
     click.echo()
+    if "authentication_policy" in keys:
+        click.echo(f"Authentication policy: {keys['authentication_policy']}")
+        click.echo()
     click.echo("Use the `start` subcommand to run it:")
     click.echo()
     click.echo(f"    $ {common.command(f'start {name}')}")
@@ -627,6 +644,100 @@ def _delete_at_service(registration: Registration, *, force: bool, ca_file: Path
         if not force:
             _fail(f"{exc}\nNothing was deleted. --force removes the directory all the same.", _exit_status(exc))
         _note(f"The service did not delete it: {exc}")
+
+
+# Sharing -----------------------------------------------------------------------------------------------------------
+
+
+_with_option = click.option("--with", "users", multiple=True, metavar="USER", help="User name or identity id.")
+_group_option = click.option("--group", "groups", multiple=True, metavar="GROUP", help="Name or id of a group.")
+
+
+@main.command()
+@click.argument("name_or_id", metavar="NAME_OR_UUID")
+@_with_option
+@_group_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def share(common: _Common, name_or_id: str, users: tuple[str, ...], groups: tuple[str, ...], yes: bool) -> None:
+    """Let others run functions on an endpoint, as you.
+
+    Their functions run as your account on the endpoint's machine: they can read and change your files,
+    use your keys, and submit jobs in your name. `unshare` ends it for what is submitted later.
+
+    \b
+    Examples:
+      farcall-endpoint share cluster --with bob@example.edu
+      farcall-endpoint share cluster --with bob@example.edu --group lab --yes
+    """
+    if not users and not groups:
+        raise click.UsageError("Name somebody: --with USER or --group GROUP.")
+    endpoint_id, ca_file = _shared_endpoint(common, name_or_id)
+    who = " and ".join((*users, *(f"the members of group {each}" for each in groups)))
+    _note(f"Functions of {who} will run as you there: with your account's files, keys and jobs.")
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Share endpoint {endpoint_id}?", abort=True)
+    with _client(ca_file) as client, _service_errors():
+        _print_shares(client.share_endpoint(endpoint_id, identities=users, groups=groups))
+
+
+@main.command()
+@click.argument("name_or_id", metavar="NAME_OR_UUID")
+@_with_option
+@_group_option
+@click.option("--all", "everybody", is_flag=True, help="With nobody any more.")
+@click.pass_obj
+def unshare(common: _Common, name_or_id: str, users: tuple[str, ...], groups: tuple[str, ...], everybody: bool) -> None:
+    """Share an endpoint no longer. What was submitted before still runs.
+
+    \b
+    Examples:
+      farcall-endpoint unshare cluster --with bob@example.edu
+      farcall-endpoint unshare cluster --all
+    """
+    if everybody == bool(users or groups):
+        raise click.UsageError("Name somebody (--with USER, --group GROUP), or give --all.")
+    endpoint_id, ca_file = _shared_endpoint(common, name_or_id)
+    with _client(ca_file) as client, _service_errors():
+        _print_shares(client.unshare_endpoint(endpoint_id, identities=users, groups=groups))
+
+
+@main.command()
+@click.argument("name_or_id", metavar="NAME_OR_UUID")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.pass_obj
+def shares(common: _Common, name_or_id: str, as_json: bool) -> None:
+    """Show with whom an endpoint is shared."""
+    endpoint_id, ca_file = _shared_endpoint(common, name_or_id)
+    with _client(ca_file) as client, _service_errors():
+        found = client.shares(endpoint_id)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    _print_shares(found)
+
+
+def _shared_endpoint(common: _Common, name_or_id: str) -> tuple[str, Path | None]:
+    """Its id, and whose certificates its directory accepts."""
+    directory = _find(common, name_or_id)
+    if directory is None:
+        return name_or_id.lower(), None
+    registration = _registration(directory)
+    if registration is None:
+        start_hint = common.command(f"start {directory.name}")
+        _fail(f"Endpoint '{directory.name}' was never registered: start it once (`{start_hint}`).", EX_UNAVAILABLE)
+    with _client(directory.ca_file) as client:
+        return registration.id_with(client.url) or registration.endpoint_id, directory.ca_file
+
+
+def _print_shares(found: dict[str, Any]) -> None:
+    from farcall.cli.tables import print_table
+
+    rows = [(str(each.get("kind")), str(each.get("name")), str(each.get("id"))) for each in found.get("shares", ())]
+    if not rows:
+        click.echo(f"Endpoint {found.get('endpoint_id')} is shared with nobody.")
+        return
+    print_table(("Kind", "Name", "ID"), rows)
 
 
 # Who am I ----------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from farcall import __version__
+from farcall.cli import service_policies
 from farcall.client.settings import canonical_url, service_url
 from farcall.client.tokens import StoredToken, TokenStore
 from farcall.service import sources, statefile
@@ -645,6 +646,8 @@ def _configure_logging(settings: ServiceSettings, *, to_console: bool) -> None:
     for chatty in ("uvicorn", "asyncio", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
+
+service_policies.add_commands(main, _settings_options, lambda *given: _effective(*given).settings.store_url)
 
 if __name__ == "__main__":
     main()

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 from uuid import UUID
 
 import httpx
@@ -252,11 +253,49 @@ class ApiClient:
         """`restricted`, and if so the ids in `functions`."""
         return _object(self.url, self._get(f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/allowed_functions"))
 
+    def shares(self, endpoint_id: str | UUID) -> dict[str, Any]:
+        """With whom an endpoint is shared: `shares` (`kind`, `id`, `name`), and `notice` for people. Ours."""
+        return _object(self.url, self._get(_shares_path(endpoint_id)))
+
+    def share_endpoint(
+        self, endpoint_id: str | UUID, *, identities: Iterable[str] = (), groups: Iterable[str] = ()
+    ) -> dict[str, Any]:
+        """Let people and groups, by name or id, run functions as the endpoint's owner; returns `shares`. Ours."""
+        wanted = {"identities": list(identities), "groups": list(groups)}
+        return _object(self.url, self._http.request("PUT", _shares_path(endpoint_id), wanted, is_repeatable=True))
+
+    def unshare_endpoint(
+        self, endpoint_id: str | UUID, *, identities: Iterable[str] = (), groups: Iterable[str] = ()
+    ) -> dict[str, Any]:
+        """Take that back, from everybody if nobody is named; returns `shares` that are left. Ours."""
+        named = [("identity", each) for each in identities] + [("group", each) for each in groups]
+        path = f"{_shares_path(endpoint_id)}?{urlencode(named)}" if named else _shares_path(endpoint_id)
+        return _object(self.url, self._http.request("DELETE", path, is_repeatable=True))
+
+    # --- authentication policies (ours)
+
+    def add_policy(self, **fields: Any) -> dict[str, Any]:
+        """Make an authentication policy; returns its document, with `id`.
+
+        Args:
+            fields: `project_id` (none: a project of the caller's own), `display_name`, `description`,
+                `domain_constraints_include`, `domain_constraints_exclude`, `high_assurance`,
+                `authentication_assurance_timeout` (seconds), `required_mfa`.
+        """
+        return _object(self.url, self._http.request("POST", "/v3/policies", fields, is_repeatable=False))
+
+    def policy(self, policy_id: str | UUID) -> dict[str, Any]:
+        return _object(self.url, self._get(f"/v3/policies/{uuid_text(policy_id, 'policy_id')}"))
+
     def _get(self, path: str) -> Any:  # any JSON value
         return self._http.request("GET", path, is_repeatable=True)
 
     def _delete(self, path: str) -> None:
         self._http.request("DELETE", path, is_repeatable=True)
+
+
+def _shares_path(endpoint_id: str | UUID) -> str:
+    return f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/shares"
 
 
 def uuid_text(value: str | UUID, what: str) -> str:
