@@ -24,6 +24,12 @@ postgresql() {
     need postgresql "/usr/lib/postgresql/*/bin/initdb"
 }
 
+haproxy() {
+    # Its package would run it, with a configuration that listens nowhere; the tests start their own.
+    need haproxy "/usr/sbin/haproxy"
+}
+
 missing=0
 postgresql
+haproxy
 exit $((missing * 69))

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -48,6 +49,7 @@ class Wish:
     session_domain: tuple[str, ...] = ()
     session_mfa: bool = False
     scope: tuple[str, ...] = ()
+    ca_file: Path | None = None
 
     @property
     def demand(self) -> SessionDemand:
@@ -82,6 +84,12 @@ def login_options(function: _F) -> _F:
         click.option("--session-domain", multiple=True, metavar="DOMAIN", help="With an account of this domain."),
         click.option("--session-mfa", is_flag=True, help="With a second factor."),
         click.option("--scope", multiple=True, metavar="SCOPE", help="Ask for this scope too. Repeatable."),
+        click.option(
+            "--ca-file",
+            type=click.Path(path_type=Path),
+            help="Accept only certificates of the authorities in this PEM file from the service; remembered for URL. "
+            "'system' forgets it.",
+        ),
     ):
         function = option(function)
     return function
@@ -93,12 +101,15 @@ def login(url: str | None, wish: Wish) -> None:
     Raises:
         Unauthenticated: nobody is there to log in.
         LoginFailed, LoginNotOffered, ApiError, ServiceUnreachable: as `farcall.client.login.log_in`.
+        CaFileUnusable: there are no certificates in the file.
         ValueError: `url` is no address.
     """
+    from farcall.cli.authorities import remember_ca_file
     from farcall.client.login import kept_login
 
     store = TokenStore()
     address = service_url(url, store)
+    remember_ca_file(store, address, wish.ca_file)
     given = None if wish.is_for_a_person else os.environ.get("FARCALL_TOKEN") or _piped_token()
     kept = None if given or wish.is_for_a_person or wish.force or wish.token else kept_login(address, store)
     if given or wish.token:

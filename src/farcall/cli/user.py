@@ -22,6 +22,7 @@ from farcall.cli.tables import print_rows, print_table
 from farcall.client.oauth import LoginFailed, LoginNotOffered
 from farcall.client.rest import ApiClient
 from farcall.client.settings import service_url
+from farcall.tls import CaFileUnusable
 from farcall.wire.errors import (
     ApiError,
     FarcallError,
@@ -40,7 +41,7 @@ from farcall.wire.errors import (
 
 __all__ = ["main"]
 
-EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_SOFTWARE, EX_TEMPFAIL, EX_NOPERM = 64, 65, 69, 70, 75, 77
+EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_SOFTWARE, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 64, 65, 69, 70, 75, 77, 78
 
 EX_INTERRUPTED = 130
 
@@ -49,6 +50,7 @@ _UNKNOWN = "–"
 _STATUS_BY_ERROR: tuple[tuple[type[BaseException], int], ...] = (
     (ServiceUnreachable, EX_UNAVAILABLE),
     (ServiceUnavailable, EX_UNAVAILABLE),
+    (CaFileUnusable, EX_CONFIG),
     (NotAService, EX_UNAVAILABLE),
     (RateLimited, EX_TEMPFAIL),
     (ResourceLocked, EX_TEMPFAIL),
@@ -98,6 +100,7 @@ def login(url: str | None, **options: Any) -> None:
       farcall login https://farcall.example.org
       farcall login https://farcall.example.org --device
       farcall login http://localhost:5000 < token.txt
+      farcall login https://farcall.example.org --ca-file /etc/ssl/example-ca.pem
     """
     with _errors_as_exit_codes():
         logins.login(url, logins.Wish(**options))

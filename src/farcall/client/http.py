@@ -24,9 +24,11 @@ from farcall import __version__
 from farcall.client.credentials import Again, Credential
 from farcall.client.retry import Failure, FailureKind, RetryIn, RetryPolicy, decide, retry_after_s_from_header
 from farcall.client.settings import is_loopback_url
+from farcall.tls import Trust, is_refusal, why_no_tls
 from farcall.wire.auth import COMPUTE_SERVER, session_demand
 from farcall.wire.errors import (
     ApiError,
+    CertificateRefused,
     FarcallError,
     NotAService,
     ServiceUnreachable,
@@ -64,6 +66,10 @@ class HttpSession:
         credential: what requests are sent with; None sends them without.
         timeout_s: how long to wait for (a part of) an answer.
         transport: in place of sockets, for tests.
+        trust: for https, whose certificates are accepted.
+
+    Raises:
+        CaFileUnusable: they cannot be read.
     """
 
     def __init__(
@@ -74,8 +80,10 @@ class HttpSession:
         timeout_s: float,
         retry: RetryPolicy,
         transport: httpx.BaseTransport | None,
+        trust: Trust,
     ) -> None:
         self.url = url
+        self._trust = trust
         self.retry = retry
         self._credential = credential
         self._timeout_s = timeout_s
@@ -83,7 +91,7 @@ class HttpSession:
         self._has_met = False
         self._closed = threading.Event()
         self._pid = os.getpid()
-        self._transport = transport or _new_transport(url)
+        self._transport = transport or _new_transport(url, trust)
 
     def close(self) -> None:
         """Close the connections and end waits for a retry. Idempotent; requests raise ServiceUnreachable now."""
@@ -228,13 +236,20 @@ class HttpSession:
             finally:
                 response.close()
         except httpx.HTTPError as exc:
-            if "CERTIFICATE" in str(exc):
-                raise ServiceUnreachable(self.url, f"its certificate was not accepted: {exc}") from exc
-            raise ServiceUnreachable(self.url, str(exc) or type(exc).__name__) from exc
+            why = self._why_no_tls(exc)
+            if is_refusal(exc):
+                raise CertificateRefused(self.url, why or str(exc)) from exc
+            raise ServiceUnreachable(self.url, why or str(exc) or type(exc).__name__) from exc
         self._has_met = True
         return Answer(
             status=response.status_code, reason=response.reason_phrase, headers=response.headers, content=received
         )
+
+    def _why_no_tls(self, error: httpx.HTTPError) -> str | None:
+        parts = urlsplit(self.url)
+        if parts.scheme != "https":
+            return None
+        return why_no_tls(error, host=parts.hostname or "", port=parts.port or 443, trust=self._trust)
 
     def _judge(self, answer: Answer, token: str | None) -> tuple[Failure | None, FarcallError | None, Any]:
         try:
@@ -297,15 +312,14 @@ class HttpSession:
             # The parent's connections are the parent's: dropped unclosed, since closing would speak TLS on them.
             self._pid = os.getpid()
             self._inherited = self._transport
-            self._transport = self._given_transport or _new_transport(self.url)
+            self._transport = self._given_transport or _new_transport(self.url, self._trust)
         return self._transport
 
 
 def _failure_of(error: ServiceUnreachable) -> Failure:
     cause = error.__cause__
-    # Waiting does not make a certificate better, and a client that was closed stays closed.
-    is_final = cause is None or "CERTIFICATE" in str(cause)
-    if is_final:
+    # Waiting a moment does not make a certificate better, and a client that was closed stays closed.
+    if cause is None or isinstance(error, CertificateRefused):
         return Failure(kind=FailureKind.STATUS)
     return Failure(kind=FailureKind.NOT_SENT if isinstance(cause, _NOT_SENT) else FailureKind.NO_ANSWER)
 
@@ -320,7 +334,7 @@ def _is_error_of_ours(document: object) -> bool:
     return isinstance(document, dict) and isinstance(document.get("code", document.get("error")), str)
 
 
-def _new_transport(url: str) -> httpx.HTTPTransport:
+def _new_transport(url: str, trust: Trust) -> httpx.HTTPTransport:
     is_tls = url.startswith("https:")
     proxy = None
     if not is_loopback_url(url):
@@ -328,8 +342,8 @@ def _new_transport(url: str) -> httpx.HTTPTransport:
         if not proxy_bypass(parts.hostname or ""):
             proxy = getproxies().get(parts.scheme)
     return httpx.HTTPTransport(
-        verify=is_tls,  # loading the certificates takes 0.1 s; plain http has no use for them
-        trust_env=is_tls,
+        verify=trust.context() if is_tls else False,  # loading the certificates takes a while; plain http needs none
+        trust_env=False,
         proxy=proxy,
         limits=httpx.Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=_KEEP_ALIVE_S),
     )

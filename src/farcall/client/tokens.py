@@ -191,7 +191,8 @@ class TokenStore:
     def remove(self, url: str, username: str | None = None) -> None:
         """Forget a login, by default the one in use; nothing happens if it is not there.
 
-        With a service's last login it is also forgotten that the service is the default.
+        With a service's last login it is also forgotten that the service is the default. Whose certificates are
+        accepted from it stays, for the next login.
         """
         key = canonical_url(url)
         with self._changing() as document:
@@ -216,6 +217,21 @@ class TokenStore:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(self.path.with_name(f"{self.path.name}.{name}.lock")):
             yield
+
+    def ca_file(self, url: str) -> str | None:
+        """The file of certificate authorities that a service's certificate must come from; None for no such."""
+        files = self._read().get("ca_files")
+        found = files.get(canonical_url(url)) if isinstance(files, dict) else None
+        return found if isinstance(found, str) else None
+
+    def set_ca_file(self, url: str, path: str | None) -> None:
+        """Remember such a file, by its absolute path; None forgets it."""
+        key = canonical_url(url)
+        with self._changing() as document:
+            files = document.setdefault("ca_files", {})
+            files.pop(key, None)
+            if path is not None:
+                files[key] = path
 
     @property
     def default_url(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from uuid import UUID, uuid4
@@ -39,6 +40,9 @@ class Client:
         url: address of the service; by default `FARCALL_SERVICE_URL`, what `farcall login` remembered, localhost.
         token: bearer token; by default the first that is there of `FARCALL_TOKEN`, `FARCALL_CLIENT_ID` with
             `FARCALL_CLIENT_SECRET`, and what `farcall login` has kept.
+        ca_file: PEM file with your site's certificate authorities, which the service's certificate must come from; by
+            default `FARCALL_CA_FILE`, what `farcall login --ca-file` remembered, `REQUESTS_CA_BUNDLE`,
+            `SSL_CERT_FILE`, the system's. Counts for the message broker, too.
         api: an `ApiClient` to use in place of all that.
 
     Raises:
@@ -58,13 +62,14 @@ class Client:
         authorizer: Any | None = None,
         url: str | None = None,
         token: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
         api: ApiClient | None = None,
     ) -> None:
         if app is not None:
             raise ValueError("app: logins by an app object are not offered; give a token, or use `farcall login`.")
         self.serializer = ComputeSerializer(code_serialization_strategy, data_serialization_strategy)
         self.api = api or ApiClient(
-            _address(environment, local_compute_services, url), _token_source(token, authorizer)
+            _address(environment, local_compute_services, url), _token_source(token, authorizer), ca_file=ca_file
         )
         self._reader = ResultReader(self.serializer)
         if do_version_check:

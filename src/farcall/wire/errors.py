@@ -10,7 +10,8 @@ from exactly the arguments that it passes to `Exception.__init__`.
     │   ├── Unauthenticated            401  no token, or one that is unknown or expired
     │   ├── Forbidden                  403  the caller may not
     │   │   ├── FunctionNotPermitted
-    │   │   └── EndpointAccessForbidden
+    │   │   ├── EndpointAccessForbidden
+    │   │   └── LoginRequired          logging in (again, as somebody else, with a second factor) would help
     │   ├── NotFound                   404
     │   │   ├── EndpointNotFound, FunctionNotFound, TaskNotFound, TaskGroupNotFound
     │   ├── Conflict                   409
@@ -21,6 +22,7 @@ from exactly the arguments that it passes to `Exception.__init__`.
     │   │   └── EndpointQueueFull
     │   └── ServiceUnavailable         503  try again later
     ├── ServiceUnreachable             nobody answers at the service's address
+    │   └── CertificateRefused         … or with a certificate that is not accepted here
     ├── CredentialRefused              the broker does not take this credential (any more)
     ├── VersionMismatch                a part is older than the service allows
     ├── TaskError                      what became of a task
@@ -40,6 +42,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 __all__ = [
+    "CertificateRefused",
     "ApiError",
     "Conflict",
     "CredentialRefused",
@@ -54,6 +57,7 @@ __all__ = [
     "FunctionNotFound",
     "FunctionNotPermitted",
     "InvalidRequest",
+    "LoginRequired",
     "MaxResultSizeExceeded",
     "MessageError",
     "NotAService",
@@ -164,6 +168,23 @@ class EndpointAccessForbidden(Forbidden):
     code = "ENDPOINT_ACCESS_FORBIDDEN"
 
 
+class LoginRequired(Forbidden):
+    """An authentication policy refused the caller, and a login of another kind would satisfy it.
+
+    The document's member `authorization_parameters` says which, in the form that clients pass on to the login:
+    `session_required_policies`, `session_required_identities`, `session_required_single_domain`,
+    `session_required_mfa`, `prompt`, and `session_message` for people. Source: wire protocol, errors and GARE.
+    """
+
+    code = "LOGIN_REQUIRED"
+
+    @property
+    def authorization_parameters(self) -> dict[str, Any]:
+        """What a login must bring; empty if the service did not say."""
+        parameters = self.detail.get("authorization_parameters")
+        return dict(parameters) if isinstance(parameters, Mapping) else {}
+
+
 class NotFound(ApiError):
     """No such thing, or none that the caller may know of."""
 
@@ -268,6 +289,16 @@ class ServiceUnreachable(FarcallError):
             f"No answer from the Farcall service at {self.url} ({self.reason}). "
             "Is it running (`farcall-service status`)? FARCALL_SERVICE_URL or `farcall login URL` choose another."
         )
+
+
+class CertificateRefused(ServiceUnreachable):
+    """Whoever answers at the service's address showed a certificate that is not accepted here. Its operator may renew
+    it, so a later try can succeed."""
+
+    code = "CERTIFICATE_REFUSED"
+
+    def __str__(self) -> str:
+        return f"No secure connection to the Farcall service at {self.url}: {self.reason}."
 
 
 class CredentialRefused(FarcallError):

@@ -175,7 +175,9 @@ def is_broker_password(secret: bytes, user: BrokerUser, password: str) -> bool:
     return hmac.compare_digest(broker_password(secret, user).encode(), password.encode(errors="replace"))
 
 
-def connection_url(secret: bytes, user: BrokerUser, *, host: str, port: int, heartbeat_s: int) -> str:
+def connection_url(
+    secret: bytes, user: BrokerUser, *, host: str, port: int, heartbeat_s: int, scheme: str = "amqp"
+) -> str:
     """The URL that a client connects to the broker with. Nothing in it needs quoting but the vhost "/"."""
     shown = f"[{host}]" if ":" in host else host
-    return f"amqp://{user.name}:{broker_password(secret, user)}@{shown}:{port}/%2F?heartbeat={heartbeat_s}"
+    return f"{scheme}://{user.name}:{broker_password(secret, user)}@{shown}:{port}/%2F?heartbeat={heartbeat_s}"
