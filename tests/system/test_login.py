@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import select
 import socket
 import subprocess
@@ -15,13 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from web_person import Browser, add_person, add_program
+from web_person import Browser, add_person, add_program, make_logins_old, operate
 
 from farcall import Client, Executor
 from farcall.client.rest import ApiClient
 from farcall.client.tokens import TokenStore
 from farcall.testing.processes import ProcessSystem, process_system
-from farcall.wire.errors import Unauthenticated
+from farcall.wire.errors import LoginRequired, Unauthenticated
 
 BIN = Path(sys.executable).parent
 WAIT_S = 90
@@ -279,6 +280,88 @@ def test_the_administrator_who_has_logged_in_as_a_person_stays_that_over_a_resta
     (other,) = [each.login.username for each in home.store.accounts(home.url) if not each.is_used]
     home.run("farcall", "switch", other)
     assert "@localhost (" in home.run("farcall", "whoami")
+
+
+# --- a policy asks for a login of its own
+
+
+@pytest.fixture
+def protected_endpoint(hasty_system: ProcessSystem) -> Iterator[str]:
+    """The id of an endpoint that ada may use, with a login of the last ten minutes."""
+    made = json.loads(operate(hasty_system, "policy", "create", "Fresh", "--auth-timeout", "600", "--json"))
+    config = THREADS + f"authentication_policy: {made['id']}\n"
+    endpoint = hasty_system.endpoint("protected", config)
+    endpoint.command("share", "protected", "--with", "ada@local")
+    yield endpoint.id
+    endpoint.command("stop", "protected", status=None)
+    endpoint.command("delete", "protected", "--yes")
+
+
+def grow_old(home: Home, system: ProcessSystem) -> None:
+    """The login of `home` is an hour old, and the service does not remember its token."""
+    login = home.store.get(home.url)
+    assert login is not None
+    assert login.expires_at is not None
+    make_logins_old(system, 3600)
+    wait_until(login.expires_at)
+
+
+POWER = """
+import sys
+from farcall import Executor
+with Executor(sys.argv[1]) as executor:
+    print(executor.submit(pow, 2, 5).result())
+"""
+
+
+def test_a_program_is_told_what_to_run_and_runs_after_that(
+    home: Home, hasty_system: ProcessSystem, protected_endpoint: str
+) -> None:
+    ada = Browser("ada")
+    home.log_in(ada, "--no-browser")
+    with Executor(protected_endpoint) as executor:
+        assert executor.submit(pow, 2, 5).result(WAIT_S) == 32
+        grow_old(home, hasty_system)
+        error = executor.submit(pow, 2, 5).exception(WAIT_S)
+        assert isinstance(error, LoginRequired)
+        assert error.authorization_parameters
+        (command,) = [line.strip() for line in str(error).splitlines() if line.strip().startswith("farcall login")]
+        assert "--session-policy" in command
+        logins = ada.logins
+        said = home.log_in(ada, *command.split()[2:-1], "--no-browser")
+        assert home.status == 0, said
+        assert ada.logins == logins + 1
+        assert executor.submit(pow, 2, 5).result(WAIT_S) == 32, "the same Executor goes on"
+
+
+def test_a_person_at_a_terminal_is_led_through_the_login_and_the_call_goes_on(
+    home: Home, hasty_system: ProcessSystem, protected_endpoint: str
+) -> None:
+    ada = Browser("ada")
+    home.log_in(ada, "--no-browser")
+    grow_old(home, hasty_system)
+    logins = ada.logins
+    outer, inner = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", POWER, protected_endpoint],
+        env={**home.env, "SSH_CONNECTION": "far away"},
+        stdin=inner,
+        stderr=inner,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    os.close(inner)
+    with open(outer, encoding="utf-8", errors="replace") as terminal:
+        said = ""
+        for line in terminal:
+            said += line
+            if line.strip().startswith("http"):
+                ada.visit(line.strip())
+                break
+        output, _ = process.communicate(timeout=WAIT_S)
+    assert (process.returncode, output) == (0, "32\n"), said
+    assert "Fresh" in said
+    assert ada.logins == logins + 1
 
 
 # --- a network that can be stopped

@@ -2,71 +2,54 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import sqlite3
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import urljoin
 
 import httpx
-from sqlalchemy import Connection
 
-from farcall.service.accounts.passwords import hash_password
-from farcall.service.audit.rules import operator
-from farcall.service.clients.rules import Client, new_secret, secret_hash
-from farcall.service.clients.store import add_client
-from farcall.service.db.engine import make_engine
-from farcall.service.ids import new_id
-from farcall.service.users.store import add_user
 from farcall.testing.processes import ProcessSystem
 
+BIN = Path(sys.executable).parent
 PASSWORD = "correct horse battery"
-_HASH = hash_password(PASSWORD)
-_ME = operator("test")
-
-
-@contextmanager
-def database(system: ProcessSystem) -> Iterator[Connection]:
-    """The service's own, beside it, as its operator's commands use it."""
-    engine = make_engine(f"sqlite:///{system.service.data_dir / 'farcall.db'}")
-    try:
-        with engine.begin() as conn:
-            yield conn
-    finally:
-        engine.dispose()
 
 
 def add_person(system: ProcessSystem, name: str) -> None:
     """Somebody who can log in as `name` with PASSWORD."""
-    with database(system) as conn:
-        add_user(
-            conn,
-            f"{name}@local",
-            _HASH,
-            must_change=False,
-            display_name=name.title(),
-            email=None,
-            organization=None,
-            actor=_ME,
-            now=time.time(),
-        )
+    operate(system, "user", "add", name, "--password-stdin", text=PASSWORD + "\n")
 
 
 def add_program(system: ProcessSystem) -> tuple[str, str]:
     """Id and secret of a program."""
-    secret = new_secret()
-    client = Client(
-        id=new_id(),
-        name="a gateway",
-        is_confidential=True,
-        redirect_uris=(),
-        secret_hash=secret_hash(secret),
-        created_at=time.time(),
+    made = json.loads(operate(system, "client", "create", "a gateway", "--json"))
+    return made["client_id"], made["client_secret"]
+
+
+def operate(system: ProcessSystem, *args: str, text: str = "") -> str:
+    """What one of the operator's commands printed, beside the running service."""
+    done = subprocess.run(
+        [str(BIN / "farcall-service"), *args, "--data-dir", str(system.service.data_dir)],
+        env=system.commands.env,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
-    with database(system) as conn:
-        add_client(conn, client, "local", _ME)
-    return client.id, secret
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def make_logins_old(system: ProcessSystem, by_s: float) -> None:
+    """Everybody proved himself so much longer ago. Tokens that the service remembers are not looked at again."""
+    conn = sqlite3.connect(system.service.data_dir / "farcall.db", timeout=30)
+    with conn:
+        conn.execute("UPDATE session_authentications SET at = at - ?", (by_s,))
+    conn.close()
 
 
 @dataclass
