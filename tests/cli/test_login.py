@@ -16,6 +16,8 @@ import httpx
 import pytest
 from oauth_server import OAuthServer
 
+from farcall.cli.login import qr_code
+
 BIN = Path(sys.executable).parent
 WAIT_S = 60
 DEMAND = {
@@ -149,6 +151,13 @@ def test_an_endpoint_has_the_same_login(auth, store, farcall_endpoint, monkeypat
     assert len(auth.revoked) == 4
     monkeypatch.setenv("FARCALL_SERVICE_URL", auth.url)
     assert "farcall login" in farcall_endpoint("whoami", status=77).output
+
+
+def test_a_link_is_also_a_picture_where_the_library_is(monkeypatch) -> None:
+    pytest.importorskip("segno")
+    assert qr_code("https://farcall.example.org/device?user_code=WDJB-MJHT").count("\n") > 10
+    monkeypatch.setitem(sys.modules, "segno", None)
+    assert qr_code("https://farcall.example.org") == ""
 
 
 # --- real processes

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from web_person import Browser, add_person, add_program, make_logins_old, operate
 
+from certificates import Authority
 from farcall import Client, Executor
 from farcall.client.rest import ApiClient
 from farcall.client.tokens import TokenStore
@@ -280,6 +281,32 @@ def test_the_administrator_who_has_logged_in_as_a_person_stays_that_over_a_resta
     (other,) = [each.login.username for each in home.store.accounts(home.url) if not each.is_used]
     home.run("farcall", "switch", other)
     assert "@localhost (" in home.run("farcall", "whoami")
+
+
+def test_a_login_and_its_renewal_trust_the_authority_that_was_named(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    cert, key = authority.server()
+    env = {"FARCALL_TLS_CERT": str(cert), "FARCALL_TLS_KEY": str(key), "FARCALL_ACCESS_TOKEN_S": "3"}
+    with process_system(tmp_path / "system", env) as system:
+        add_person(system, "ada")
+        home = Home(tmp_path / "home", system.service.url)
+        ada = Browser("ada", authority.ca_file)
+        said = home.log_in(ada, "--no-browser", "--ca-file", str(authority.ca_file))
+        assert home.status == 0, said
+        home.run("farcall-endpoint", "configure", "here")
+        directory = Path(home.env["FARCALL_USER_DIR"]) / "here"
+        (directory / "config.yaml").write_text(f"ca_file: {authority.ca_file}\n{THREADS}")
+        home.store.set_ca_file(home.url, None)
+        login = home.store.get(home.url)
+        assert login is not None
+        assert login.expires_at is not None
+        wait_until(login.expires_at)
+        home.run("farcall", "whoami", status=69)
+        home.run("farcall-endpoint", "start", "here", "--detach")
+        home.run("farcall-endpoint", "stop", "here")
+        renewed = home.store.get(home.url)
+        assert renewed is not None
+        assert renewed.access_token != login.access_token
 
 
 # --- a policy asks for a login of its own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import ssl
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -75,10 +76,11 @@ class _Reader(HTMLParser):
 class Browser:
     """One person's browser: keeps cookies, and does on each page what the person would."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, ca_file: Path | None = None) -> None:
         self.name = name
         self.logins = 0
-        self._http = httpx.Client(follow_redirects=True, timeout=60)
+        trust = True if ca_file is None else ssl.create_default_context(cafile=ca_file)
+        self._http = httpx.Client(follow_redirects=True, timeout=60, verify=trust)
 
     def visit(self, url: str, *, decision: str = "allow") -> str:
         """Open a link, log in if that is asked for, say whether the program may, and return the last page.

@@ -6,6 +6,7 @@ Composes the login with the terminal and the token store. Errors are raised; eac
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -28,6 +29,7 @@ __all__ = [
     "login",
     "login_options",
     "logout",
+    "qr_code",
     "show_accounts",
     "switch",
     "whoami",
@@ -184,7 +186,11 @@ class _Terminal:
         click.echo(text)
 
     def show_link(self, url: str) -> None:
+        from farcall.client.login import Flow
+
         click.echo(f"\n  {url}\n")
+        if self.flow is Flow.DEVICE and sys.stdout.isatty():
+            click.echo(qr_code(url))
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
         if not sys.stdout.isatty():
@@ -193,6 +199,17 @@ class _Terminal:
         from rich.console import Console
 
         return Console(highlight=False).status(text.strip())
+
+
+def qr_code(text: str) -> str:
+    """A picture for a telephone's camera; empty without the library, which comes with `farcall[service]`."""
+    try:
+        import segno
+    except ImportError:
+        return ""
+    picture = io.StringIO()
+    segno.make(text, error="l").terminal(out=picture, compact=True, border=2)
+    return picture.getvalue()
 
 
 def _piped_token() -> str | None:

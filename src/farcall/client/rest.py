@@ -78,6 +78,8 @@ class ApiClient:
         self.url = service_url(url, store)
         self.trust = trust_for(self.url, ca_file, store)
         self._ca_file = ca_file
+        self._token = token
+        self._given = credential
         self._options: dict[str, Any] = {
             "timeout_s": timeout_s,
             "retry": retry or RetryPolicy(),
@@ -99,9 +101,12 @@ class ApiClient:
         Args:
             ca_file: in place of this one's.
         """
+        # With another authority the login must be renewed by way of it, too.
+        credential = self._credential if ca_file is None else self._given
         return ApiClient(
             self.url,
-            credential=self._credential,
+            self._token,
+            credential=credential,
             store=self._store,
             ca_file=ca_file or self._ca_file,
             **self._options,
