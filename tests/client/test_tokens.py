@@ -86,3 +86,14 @@ def test_processes_that_log_in_at_the_same_time_lose_nothing(tmp_path: Path) -> 
         worker.join(60)
         assert worker.exitcode == 0
     assert len(json.loads(path.read_text())["services"]) == 40
+
+
+def test_authorities_are_remembered_for_an_address_and_outlive_the_login(tmp_path: Path) -> None:
+    store = TokenStore(tmp_path / "tokens.json")
+    store.put("https://a.example.org", StoredToken(access_token="t", identity_id="i", username="u"))
+    store.set_ca_file("https://a.example.org:443/", "/etc/a.pem")
+    store.remove("https://a.example.org")
+    assert store.ca_file("https://A.example.org") == "/etc/a.pem"
+    assert store.ca_file("https://b.example.org") is None
+    store.set_ca_file("https://a.example.org", None)
+    assert store.ca_file("https://a.example.org") is None
