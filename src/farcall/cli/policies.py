@@ -32,6 +32,10 @@ def policy() -> None:
     """Authentication policies: on which logins endpoints insist."""
 
 
+def _domains(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[str] | None:
+    return None if value is None else [part.strip() for part in value.split(",") if part.strip()]
+
+
 def _demand_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--description", metavar="TEXT"),
@@ -145,10 +149,6 @@ def _demands(given: dict[str, Any]) -> dict[str, Any]:
     if given["auth_timeout"] is not None:
         demands["timeout_s"] = given["auth_timeout"] or None
     return demands
-
-
-def _domains(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[str] | None:
-    return None if value is None else [part.strip() for part in value.split(",") if part.strip()]
 
 
 def _policy_document(policy: Policy) -> dict[str, Any]:
