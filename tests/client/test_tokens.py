@@ -175,3 +175,14 @@ def test_asking_for_what_is_there_already_writes_nothing(store) -> None:
     store.remove("http://elsewhere")
     assert store.path.stat().st_mtime_ns == before.st_mtime_ns
     assert store.path.stat().st_ino == before.st_ino
+
+
+def test_authorities_are_remembered_for_an_address_and_outlive_the_login(tmp_path: Path) -> None:
+    store = TokenStore(tmp_path / "tokens.json")
+    store.put("https://a.example.org", StoredToken(access_token="t", identity_id="i", username="u"))
+    store.set_ca_file("https://a.example.org:443/", "/etc/a.pem")
+    store.remove("https://a.example.org")
+    assert store.ca_file("https://A.example.org") == "/etc/a.pem"
+    assert store.ca_file("https://b.example.org") is None
+    store.set_ca_file("https://a.example.org", None)
+    assert store.ca_file("https://a.example.org") is None

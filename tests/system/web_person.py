@@ -7,14 +7,13 @@ import sqlite3
 import ssl
 import subprocess
 import sys
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urljoin
 
 import httpx
 
 from farcall.testing.processes import ProcessSystem
+from web_browser import Form, forms_of
 
 BIN = Path(sys.executable).parent
 PASSWORD = "correct horse battery"
@@ -53,26 +52,6 @@ def make_logins_old(system: ProcessSystem, by_s: float) -> None:
     conn.close()
 
 
-@dataclass
-class _Form:
-    action: str
-    method: str
-    fields: dict[str, str] = field(default_factory=dict)
-
-
-class _Reader(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.forms: list[_Form] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        if tag == "form":
-            self.forms.append(_Form(given.get("action", ""), given.get("method", "get").upper()))
-        elif tag == "input" and self.forms and given.get("name"):
-            self.forms[-1].fields[given["name"]] = given.get("value", "")
-
-
 class Browser:
     """One person's browser: keeps cookies, and does on each page what the person would."""
 
@@ -91,17 +70,16 @@ class Browser:
         page = self._http.get(url)
         for _ in range(6):
             assert page.status_code < 400, page.text
-            reader = _Reader()
-            reader.feed(page.text)
-            form, values = next(((f, v) for f in reader.forms if (v := self._values(f, decision))), (None, {}))
+            found = ((form, values) for form in forms_of(page.text) if (values := self._values(form, decision)))
+            form, values = next(found, (None, {}))
             if form is None:
                 return page.text
             self.logins += "password" in values
             values = {**form.fields, **values}
-            page = self._http.request(form.method, urljoin(str(page.url), form.action), data=values)
+            page = self._http.request(form.method.upper(), urljoin(str(page.url), form.action), data=values)
         raise AssertionError(f"{self.name} goes round in circles: {page.url}")
 
-    def _values(self, form: _Form, decision: str) -> dict[str, str]:
+    def _values(self, form: Form, decision: str) -> dict[str, str]:
         if "password" in form.fields:
             return {"username": self.name, "password": PASSWORD}
         return {"decision": decision} if "/oauth2/authorize" in form.action or "/device" in form.action else {}

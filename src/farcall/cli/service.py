@@ -33,7 +33,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from farcall import __version__
-from farcall.cli import service_policies
 from farcall.client.settings import canonical_url, service_url
 from farcall.client.tokens import StoredToken, TokenStore
 from farcall.service import sources, statefile
@@ -109,8 +108,10 @@ _store_option = click.option(
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
-
-_ELSEWHERE = dict.fromkeys(("user", "client", "group", "admin", "audit"), "farcall.cli.accounts")
+_ELSEWHERE = {
+    **dict.fromkeys(("user", "client", "group", "admin", "audit"), "farcall.cli.accounts"),
+    **dict.fromkeys(("policy", "subscription"), "farcall.cli.policies"),
+}
 
 
 class _Commands(click.Group):
@@ -664,8 +665,6 @@ def _configure_logging(settings: ServiceSettings, *, to_console: bool) -> None:
     for chatty in ("uvicorn", "asyncio", "alembic", "oauthlib"):  # the last would write down secrets
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
-
-service_policies.add_commands(main, _settings_options, lambda *given: _effective(*given).settings.store_url)
 
 if __name__ == "__main__":
     main()

@@ -22,9 +22,7 @@ from farcall.wire.errors import FarcallError
 
 __all__ = [
     "Finding",
-    "SchemaOutdated",
     "check_store",
-    "one_transaction",
     "shown_url",
     "upgrade_sql",
     "upgrade_store",
@@ -33,24 +31,6 @@ __all__ = [
 _OLDEST_SERVER: Final = 15
 
 Status = Literal["ok", "warning", "failed"]
-
-
-class SchemaOutdated(FarcallError):
-    """The store's tables are not those of this release (or there are none)."""
-
-    code = "SCHEMA_OUTDATED"
-
-    def __init__(self, found: str | None) -> None:
-        super().__init__(found)
-        self.found = found
-
-    def __str__(self) -> str:
-        if self.found is None:
-            return "There is no database of a service here yet. `farcall-service start` makes it; or name --data-dir."
-        return (
-            f"The database has schema revision {self.found}, and this release works on {HEAD}. Upgrade whichever is "
-            "older: `farcall-service migrate`, or the release."
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,28 +69,6 @@ def upgrade_store(url: str) -> bool:
                 connection = closing.enter_context(engine.connect())
                 sessions.postgres().hold_database(connection)
             return migrate(engine)
-    finally:
-        engine.dispose()
-
-
-@contextlib.contextmanager
-def one_transaction(url: str) -> Iterator[Connection]:
-    """A transaction of an administrator's command, beside a service that may be running.
-
-    Raises:
-        SchemaOutdated: the tables are not those of this release.
-        StoreUnreachable: the database refuses, or does not answer.
-    """
-    path = url.removeprefix("sqlite:///")
-    if path != url and not os.path.exists(path):
-        raise SchemaOutdated(None)  # connecting would make the file
-    engine = make_engine(url)
-    try:
-        with _told_apart(url), engine.begin() as connection:
-            found = revision_of(connection)
-            if found != HEAD:
-                raise SchemaOutdated(found)
-            yield connection
     finally:
         engine.dispose()
 
