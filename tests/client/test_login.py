@@ -16,12 +16,11 @@ from oauth_server import OAuthServer
 from farcall.client import login as logins
 from farcall.client.login import Flow, WaitFor, after_poll, best_flow, log_in, person_at_hand
 from farcall.client.loopback import Loopback
-from farcall.client.oauth import LoginFailed, LoginNotOffered
 from farcall.client.rest import ApiClient
 from farcall.client.retry import RetryPolicy
 from farcall.client.tokens import StoredToken, TokenStore
 from farcall.wire.auth import CLIENT_ID, LOGIN_SCOPES, SessionDemand
-from farcall.wire.errors import Forbidden, RateLimited, ServiceUnreachable
+from farcall.wire.errors import Forbidden, LoginFailed, LoginNotOffered, RateLimited, ServiceUnreachable
 
 QUICK = RetryPolicy(first_s=0.001, longest_s=0.002, budget_s=5, unmet_budget_s=5)
 WAIT_S = 60

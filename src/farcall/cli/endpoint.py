@@ -34,7 +34,15 @@ from farcall.endpoint.pidfile import running_process
 from farcall.endpoint.profile import EndpointExists, create_profile
 from farcall.endpoint.status import EndpointStatus, endpoint_state, endpoint_status
 from farcall.tls import CaFileUnusable
-from farcall.wire.errors import ApiError, EndpointNotFound, FarcallError, Forbidden, ServiceUnreachable, Unauthenticated
+from farcall.wire.errors import (
+    ApiError,
+    EndpointNotFound,
+    FarcallError,
+    Forbidden,
+    LoginFailed,
+    ServiceUnreachable,
+    Unauthenticated,
+)
 from farcall.wire.messages import is_uuid_text
 from farcall.wire.names import endpoint_name_fault
 
@@ -862,7 +870,7 @@ def _service_errors() -> Iterator[None]:
 def _exit_status(exc: FarcallError) -> int:
     if isinstance(exc, ServiceUnreachable):
         return EX_TEMPFAIL
-    if isinstance(exc, (Unauthenticated, Forbidden)) or exc.code == "LOGIN_FAILED":
+    if isinstance(exc, (Unauthenticated, Forbidden, LoginFailed)):
         return EX_NOPERM
     if isinstance(exc, CaFileUnusable):
         return EX_CONFIG

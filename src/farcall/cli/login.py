@@ -22,7 +22,7 @@ import click
 from farcall.client.settings import canonical_url, service_url
 from farcall.client.tokens import Account, StoredToken, TokenStore
 from farcall.wire.auth import SessionDemand
-from farcall.wire.errors import FarcallError, Unauthenticated
+from farcall.wire.errors import FarcallError, LoginNotOffered, Unauthenticated
 
 __all__ = [
     "Wish",
@@ -147,7 +147,7 @@ def _overriding(
 
 
 def _new_login(address: str, wish: Wish, store: TokenStore) -> StoredToken:
-    from farcall.client.login import Flow, LoginNotOffered, log_in
+    from farcall.client.login import Flow, log_in
     from farcall.client.rest import ApiClient
 
     is_somebody_there = sys.stdin.isatty() or wish.device or wish.no_browser
@@ -241,7 +241,6 @@ def logout(url: str | None, account: str | None) -> None:
         FarcallError: the tokens are forgotten here, but could not be revoked.
         ValueError: `url` is no address, or no login of `account` is kept.
     """
-    from farcall.client.oauth import LoginFailed
     from farcall.client.rest import ApiClient
 
     store = TokenStore()
@@ -259,7 +258,7 @@ def logout(url: str | None, account: str | None) -> None:
                 client.oauth().revoke_login(login)
         except Unauthenticated:
             pass  # revoked or expired already
-        except (FarcallError, LoginFailed) as exc:
+        except FarcallError as exc:
             click.echo("The tokens are forgotten here, but could not be revoked:", err=True)
             raise exc
     click.echo(f"Logged out{'' if account is None else f' {login.username}'} from {address}.")

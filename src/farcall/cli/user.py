@@ -19,7 +19,6 @@ from rich.text import Text
 from farcall import __version__
 from farcall.cli import login as logins
 from farcall.cli.tables import print_rows, print_table
-from farcall.client.oauth import LoginFailed, LoginNotOffered
 from farcall.client.rest import ApiClient
 from farcall.client.settings import service_url
 from farcall.tls import CaFileUnusable
@@ -28,6 +27,8 @@ from farcall.wire.errors import (
     FarcallError,
     Forbidden,
     InvalidRequest,
+    LoginFailed,
+    LoginNotOffered,
     NotAService,
     NotFound,
     PayloadTooLarge,

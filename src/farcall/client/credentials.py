@@ -26,7 +26,7 @@ from farcall.wire.auth import (
     OPENID_SCOPE,
     SessionDemand,
 )
-from farcall.wire.errors import ApiError, ServiceUnreachable, Unauthenticated
+from farcall.wire.errors import ApiError, LoginFailed, LoginNotOffered, ServiceUnreachable, Unauthenticated
 
 if TYPE_CHECKING:
     from farcall.client.oauth import OAuth
@@ -320,8 +320,6 @@ class StoredLogin:
     def _fresh(
         self, login: StoredToken, server: str, tokens: ServerTokens, refresh_token: str, client_id: str
     ) -> StoredToken:
-        from farcall.client.oauth import LoginFailed
-
         try:
             found = self._oauth().refresh(refresh_token, client_id=client_id)
         except LoginFailed as exc:
@@ -378,7 +376,7 @@ class StoredLogin:
                 fresh = logins.log_in_again(
                     self._oauth(), login, demand, person=person, why=error.message, cancelled=stop
                 )
-            except (logins.LoginFailed, logins.LoginNotOffered, ServiceUnreachable, ApiError) as exc:
+            except (LoginFailed, LoginNotOffered, ServiceUnreachable, ApiError) as exc:
                 return Again.NO, demands.unanswered(error, demand, url, str(exc))
             self._store.put(self._url, fresh, use=False)
             self._username = fresh.username

@@ -131,7 +131,8 @@ class HttpSession:
         body = None if document is None else json.dumps(document, separators=(",", ":")).encode()
         stop = interrupt or self._closed
         began_s = time.monotonic()
-        attempt, has_renewed, tries_of = 0, False, dict.fromkeys(Again, 0)
+        attempt, has_renewed = 0, False
+        helped: set[Again] = set()
         while True:
             attempt += 1
             failure, error, answer, token = self._attempt(method, path, body, headers, server)
@@ -145,10 +146,10 @@ class HttpSession:
                     failure, error = _failure_of(exc), exc
                 if has_renewed:
                     continue
-            if not tries_of[Again.LOGGED_IN]:
+            if Again.LOGGED_IN not in helped:
                 again, error = self._log_in_again(error, token, stop)
-                tries_of[again] += 1
-                if again is not Again.NO and tries_of[again] == 1:
+                if again is not Again.NO and again not in helped:
+                    helped.add(again)
                     continue
             decision = decide(
                 retry or self.retry,

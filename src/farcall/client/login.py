@@ -23,15 +23,13 @@ from typing import Protocol
 
 from farcall.client.demand import sentence
 from farcall.client.loopback import Loopback
-from farcall.client.oauth import LoginFailed, LoginNotOffered, OAuth, Pkce
+from farcall.client.oauth import OAuth, Pkce
 from farcall.client.tokens import ServerTokens, StoredToken, TokenStore
 from farcall.wire.auth import AUTH_SERVER, CLIENT_ID, COMPUTE_SERVER, LOGIN_SCOPES, SessionDemand
-from farcall.wire.errors import RateLimited, ServiceUnavailable, ServiceUnreachable, Unauthenticated
+from farcall.wire.errors import LoginFailed, RateLimited, ServiceUnavailable, ServiceUnreachable, Unauthenticated
 
 __all__ = [
     "Flow",
-    "LoginFailed",
-    "LoginNotOffered",
     "NotebookPerson",
     "Person",
     "TerminalPerson",

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from farcall.client.oauth import LoginFailed
+from farcall.wire.errors import LoginFailed
 
 __all__ = ["CALLBACK_PATH", "Loopback"]
 

@@ -21,15 +21,13 @@ from urllib.parse import quote, urlencode
 
 from farcall.client.tokens import ServerTokens, StoredToken
 from farcall.wire.auth import COMPUTE_SERVER, SessionDemand
-from farcall.wire.errors import FarcallError, RateLimited, ServiceUnavailable, Unauthenticated
+from farcall.wire.errors import LoginFailed, LoginNotOffered, RateLimited, ServiceUnavailable, Unauthenticated
 
 if TYPE_CHECKING:
     from farcall.client.http import Answer, HttpSession
 
 __all__ = [
     "DeviceCode",
-    "LoginFailed",
-    "LoginNotOffered",
     "OAuth",
     "Pkce",
     "Provider",
@@ -40,45 +38,6 @@ RENEWED_BEFORE_S = 60.0
 """So long before its end a token is not sent any more. Source: wire protocol, token endpoint, `expires_in`."""
 
 _DISCOVERY = "/.well-known/openid-configuration"
-
-
-class LoginNotOffered(FarcallError):
-    """The service has no login by OAuth2, or not the kind that was wanted."""
-
-    code = "LOGIN_NOT_OFFERED"
-
-    def __init__(self, url: str, what: str) -> None:
-        super().__init__(url, what)
-        self.url = url
-        self.what = what
-
-    def __str__(self) -> str:
-        return (
-            f"The service at {self.url} offers no {self.what}. `farcall login --token` takes a token from its operator."
-        )
-
-
-class LoginFailed(FarcallError):
-    """The service did not give tokens. `error` is OAuth2's word for why, such as `access_denied`."""
-
-    code = "LOGIN_FAILED"
-
-    def __init__(self, url: str, error: str, description: str = "") -> None:
-        super().__init__(url, error, description)
-        self.url = url
-        self.error = error
-        self.description = description
-
-    def __str__(self) -> str:
-        told = self.description or _WORDS.get(self.error) or self.error.replace("_", " ")
-        return f"The login at {self.url} failed: {told.rstrip('.')}."
-
-
-_WORDS = {
-    "access_denied": "it was refused, by you or by the service",
-    "expired_token": "the code was not used in time; log in again for another one",
-    "invalid_grant": "the code or the login has expired or was revoked",
-}
 
 
 @dataclass(frozen=True, kw_only=True)

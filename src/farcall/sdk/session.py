@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 
-from farcall.client.login import Flow, kept_login, log_in, person_at_hand
 from farcall.client.rest import ApiClient
 from farcall.client.settings import service_url
 from farcall.client.tokens import TokenStore
@@ -33,6 +32,8 @@ def login(url: str | None = None, *, device: bool | None = None, force: bool = F
         ServiceUnreachable: nobody answers.
         ValueError: `url` is no address.
     """
+    from farcall.client.login import Flow, kept_login, log_in, person_at_hand  # a web server, for once in a month
+
     store = TokenStore()
     address = service_url(url, store)
     made = None if force else kept_login(address, store)
