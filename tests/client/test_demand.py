@@ -33,6 +33,14 @@ def test_a_demand_in_words_and_as_a_command(demand: SessionDemand, words: str, l
     assert command(demand, "U") == line
 
 
+def test_what_was_told_is_not_told_again_and_known_identities_have_names() -> None:
+    demand = SessionDemand(message="It admits logins of today. (policy 'Fresh')", identities=("i-1", "i-2"))
+    told = "Refused by 'Fresh': It admits logins of today. Log in again."
+    assert sentence(demand, told=told, names={"i-1": "ada@here"}) == "You are asked to log in as ada@here and i-2."
+    assert str(unanswered(FunctionNotPermitted(told), demand, "U", "Nobody.")).count("admits") == 1
+    assert "admits" in sentence(demand, told="Refused.")
+
+
 def test_an_unanswered_demand_stays_the_error_that_it_was() -> None:
     parameters = {"authorization_parameters": {"session_required_mfa": True}}
     error = unanswered(FunctionNotPermitted("No.", parameters), SessionDemand(mfa=True), "U", "Nobody is here.")

@@ -218,10 +218,8 @@ def log_in_again(
     Raises:
         LoginFailed: as `log_in`, or it was another person.
     """
-    told = why.strip()
-    if demand.message and demand.message.strip() in told:
-        told = told.replace(demand.message.strip(), "").strip()
-    person.tell(f"{told}\n{sentence(demand)}".strip())
+    names = {before.identity_id: before.username}
+    person.tell(f"{why.strip()}\n{sentence(demand, told=why, names=names)}".strip())
     after = log_in(oauth, person=person, demand=demand, cancelled=cancelled)
     if after.identity_id != before.identity_id:
         of_auth = after.at(AUTH_SERVER)

@@ -113,7 +113,7 @@ class OAuth:
             except KeyError:
                 if answer.status >= 500:
                     self._raise(answer)
-                raise LoginNotOffered(self.url, "login in a browser") from None
+                raise LoginNotOffered(self.url, "login for people or programs") from None
         return self._provider
 
     def authorization_url(
