@@ -12,7 +12,8 @@ import pytest
 from farcall import Executor
 from farcall.testing.processes import EndpointProcess, ProcessSystem, process_system
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the servers and the chaos suite
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the servers, certificates and the chaos suite
+sys.path.insert(0, str(Path(__file__).parent))  # for web_person
 
 from set_ups import Servers, running_servers
 

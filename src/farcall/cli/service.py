@@ -1,4 +1,4 @@
-"""The operator's command, `farcall-service`: start, stop, status, migrate, check, version.
+"""The operator's command, `farcall-service`: start, stop, status, migrate, check, version; more is in `cli.accounts`.
 
 Composes the service with the user's token store. What is heavy (FastAPI, SQLAlchemy) is imported by `start` alone.
 """
@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import getpass
+import importlib
 import json
 import logging
 import logging.handlers
@@ -127,9 +128,26 @@ _store_option = click.option(
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_ELSEWHERE = {
+    **dict.fromkeys(("user", "client", "group", "admin", "audit"), "farcall.cli.accounts"),
+    **dict.fromkeys(("policy", "subscription"), "farcall.cli.policies"),
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Loads the commands of other modules when they are called."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted({*super().list_commands(context), *_ELSEWHERE})
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _ELSEWHERE:
+            return super().get_command(context, name)
+        command: click.Command = getattr(importlib.import_module(_ELSEWHERE[name]), name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="farcall-service")
 def main() -> None:
     """Run a Farcall service: it takes functions and tasks, keeps them safe, and hands results back.
@@ -143,6 +161,7 @@ def main() -> None:
       farcall-service start --detach     in the background
       farcall-service status
       farcall-service stop
+      farcall-service user add ada       somebody else may use it
     """
 
 
@@ -459,17 +478,17 @@ async def _log_in(running: RunningService) -> str:
     from farcall.service.accounts.local import local_login
 
     store = TokenStore()
+    username = f"{getpass.getuser()}@localhost"
     try:
-        stored = store.get(running.url)
+        stored = store.get(running.url, username)
     except (OSError, ValueError) as exc:
         _err.print(f"[yellow]Warning:[/] the token store cannot be read: {escape(str(exc))}")
         stored = None
-    username = f"{getpass.getuser()}@localhost"
     login = await local_login(running.service, username, stored.access_token if stored else None)
     if stored is None or stored.access_token != login.token:
         token = StoredToken(access_token=login.token, identity_id=login.identity.id, username=username)
         try:
-            store.put(running.url, token)
+            store.put(running.url, token, use=False)  # who has logged in as somebody else stays that
         except (OSError, ValueError) as exc:
             _err.print(f"[yellow]Warning:[/] your token could not be stored in {store.path}: {escape(str(exc))}")
     return username
@@ -639,7 +658,8 @@ def _status_lines(data_dir: Path, state: ServiceState, inside: dict[str, Any]) -
 def _ask(state: ServiceState) -> dict[str, Any]:
     """What the service says of itself, to its administrator; `error` if it does not."""
     try:
-        stored = TokenStore().get(state.url)
+        store = TokenStore()
+        stored = store.get(state.url, f"{getpass.getuser()}@localhost") or store.get(state.url)
     except (OSError, ValueError) as exc:
         return {"error": str(exc)}
     request = urllib.request.Request(f"{_address_here(state)}/v3/service")
@@ -693,7 +713,7 @@ def _configure_logging(settings: ServiceSettings, *, to_console: bool) -> None:
         console.setFormatter(JsonFormatter() if is_json else TextFormatter(with_tracebacks=level == "debug"))
         handlers.append(console)
     logging.basicConfig(level=level.upper(), handlers=handlers)
-    for chatty in ("uvicorn", "asyncio", "alembic", "httpx"):
+    for chatty in ("uvicorn", "asyncio", "alembic", "httpx", "oauthlib"):  # the last would write down secrets
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

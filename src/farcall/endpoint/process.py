@@ -6,6 +6,7 @@ and, from wherever it likes, `stop`, and is told what happens through an `Announ
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -25,6 +26,7 @@ from farcall.endpoint.agent.events import AgentPolicy, StopReason
 from farcall.endpoint.agent.links import Links
 from farcall.endpoint.agent.report import ProcessIdentity
 from farcall.endpoint.agent.runner import AgentRunner, AgentSettings
+from farcall.endpoint.auditlog import AuditLog, AuditLogUnwritable
 from farcall.endpoint.commands import missing_commands_notice
 from farcall.endpoint.config import ConfigInvalid, LoadedConfig, load_config
 from farcall.endpoint.directory import EndpointDirectory, RegistrationUnreadable
@@ -62,6 +64,7 @@ _BY_REASON = {
     StopReason.REPLACED: ExitStatus.UNAVAILABLE,
     StopReason.ENGINE: ExitStatus.SOFTWARE,
     StopReason.JOURNAL: ExitStatus.IO,
+    StopReason.AUDIT: ExitStatus.IO,
 }
 
 _REASON_TEXTS = {
@@ -193,7 +196,7 @@ class EndpointRun:
             return self._fail(exc, exc.status)
         except SetupFailed as exc:
             return self._fail(exc, ExitStatus.TEMPORARY)
-        except JournalUnavailable as exc:
+        except (JournalUnavailable, AuditLogUnwritable) as exc:
             return self._fail(exc, ExitStatus.IO)
         except OSError as exc:
             return self._fail(exc, ExitStatus.IO)
@@ -225,7 +228,8 @@ class EndpointRun:
             )
             try:
                 self._shell(loaded.config.endpoint_setup, "endpoint_setup")
-                reason = self._work(loaded, response, journal, entries)
+                with self._audit_log(loaded, response.endpoint_id) as audit_log:
+                    reason = self._work(loaded, response, journal, entries, audit_log)
             finally:
                 journal.close()
             self._teardown(loaded)
@@ -266,7 +270,18 @@ class EndpointRun:
         if not self._was_online:
             self._announcer.notice(f"No connection to the message broker of {self._client.url} yet: {reason}.")
 
-    def _work(self, loaded: LoadedConfig, response: RegistrationResponse, journal: Journal, entries: Any) -> StopReason:
+    def _audit_log(self, loaded: LoadedConfig, endpoint_id: str) -> contextlib.AbstractContextManager[AuditLog | None]:
+        path = loaded.config.audit_log(self._directory.path)
+        return contextlib.nullcontext() if path is None else AuditLog(path, endpoint_id)
+
+    def _work(
+        self,
+        loaded: LoadedConfig,
+        response: RegistrationResponse,
+        journal: Journal,
+        entries: Any,  # what `Journal.open` found
+        audit_log: AuditLog | None,
+    ) -> StopReason:
         task_queue = response.task_queue_info or response.heartbeat_queue_info
         port, notice = registration.usable_amqp_port(task_queue.connection_url, loaded.config.amqp_port)
         if notice is not None:
@@ -291,6 +306,7 @@ class EndpointRun:
                 self._client, response.endpoint_id, reason, task_queue.connection_url
             ),
             on_connection=self._connection_changed,
+            audit_log=audit_log,
         )
         try:
             self._await(runner.start_engine, must_end=True)
@@ -317,6 +333,7 @@ class EndpointRun:
             heartbeat_period_s=float(config.heartbeat_period),
             idle_heartbeats_soft=config.idle_heartbeats_soft,
             idle_heartbeats_hard=config.idle_heartbeats_hard,
+            is_audited=config.audit_log(self._directory.path) is not None,
         )
 
     def _start_engine(self, loaded: LoadedConfig, endpoint_id: str, callbacks: EngineCallbacks) -> Engine:

@@ -87,6 +87,7 @@ def registration_from_config(name: str, loaded: LoadedConfig) -> EndpointRegistr
             "user_config_template": "",
             "user_config_schema": None,
             "pid": os.getpid(),
+            "engine_encrypted": config.is_encrypted,
         },
         direct=True,
     )

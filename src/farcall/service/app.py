@@ -19,7 +19,10 @@ from farcall.service.accounts import rabbitmq as rabbitmq_routes
 from farcall.service.accounts import routes as accounts_routes
 from farcall.service.accounts.authenticator import Authenticator
 from farcall.service.accounts.authority import BrokerAuthority
+from farcall.service.accounts.passwords import Passwords
 from farcall.service.accounts.store import ensure_secret
+from farcall.service.accounts.throttle import Attempts, Throttle
+from farcall.service.accounts.watch import AccountsWatch
 from farcall.service.cluster.process import Cluster
 from farcall.service.cluster.signals import pack
 from farcall.service.context import Service
@@ -29,11 +32,17 @@ from farcall.service.endpoints import routes as endpoints_routes
 from farcall.service.endpoints.online import OnlineHere, OnlineSomewhere
 from farcall.service.functions import routes as functions_routes
 from farcall.service.ids import new_id
+from farcall.service.login import routes as login_routes
+from farcall.service.login.store import forget_sessions
+from farcall.service.oauth import routes as oauth_routes
+from farcall.service.oauth.keys import SigningKeys
+from farcall.service.oauth.store import forget_expired
 from farcall.service.ops import routes as ops_routes
 from farcall.service.ops.health import Health
 from farcall.service.ops.measures import Measures
 from farcall.service.ops.queues import QueueLimit, StateCounts
 from farcall.service.ops.rate import RateLimit
+from farcall.service.policies import routes as policies_routes
 from farcall.service.relay.attachments import Attachments
 from farcall.service.relay.rabbit.address import broker_address
 from farcall.service.relay.runner import Relay
@@ -50,7 +59,17 @@ from farcall.service.web.openapi import install_openapi
 __all__ = ["create_app", "open_service"]
 
 _logger = logging.getLogger(__name__)
-_PARTS = (tasks_routes, functions_routes, endpoints_routes, accounts_routes, ops_routes)
+_KEPT_S = 7 * 24 * 3600.0
+_PARTS = (
+    tasks_routes,
+    functions_routes,
+    endpoints_routes,
+    policies_routes,
+    accounts_routes,
+    login_routes,
+    oauth_routes,
+    ops_routes,
+)
 
 
 @contextlib.asynccontextmanager
@@ -120,12 +139,24 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
             server = await serve(broker, authority, settings.host, settings.amqp_port, ssl)
             closing.push_async_callback(server.close)
             amqp_port = server.port
+        tidy = partial(_tidy, db, clock)
+        watch = AccountsWatch(db, authenticator, relay, period_s=settings.accounts_check_s, tidy=tidy)
+        await watch.start()
+        closing.push_async_callback(watch.stop)
+        passwords = Passwords()
+        closing.callback(passwords.close)
         yield Service(
             settings=settings,
             db=db,
             relay=relay,
             online=OnlineSomewhere(db, clock) if part.has_others else OnlineHere(relay.reports),
             authenticator=authenticator,
+            watch=watch,
+            passwords=passwords,
+            attempts=Attempts(),
+            code_guesses=Throttle(free=10),
+            secret_guesses=Throttle(free=30, longest_s=900.0),
+            signing_keys=SigningKeys(db),
             replay=Replay(clock, settings.replay_window_s),
             rate=RateLimit(settings.requests_per_s, settings.request_burst),
             queue_limit=queue_limit,
@@ -183,6 +214,12 @@ def _routers(part: Part) -> list[APIRouter]:
     own = APIRouter()
     own.routes.extend(route for router in whole for route in router.routes if part.answers(getattr(route, "path", "")))
     return [own]
+
+
+async def _tidy(db: Database, clock: Callable[[], float]) -> None:
+    """Forget logins, codes and tokens that have been over for a while."""
+    await db.write(forget_expired, clock(), _KEPT_S)
+    await db.write(forget_sessions, clock())
 
 
 def _migrate(url: str, part: Part) -> None:

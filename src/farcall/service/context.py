@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from farcall.service.accounts.authenticator import Authenticator
+from farcall.service.accounts.passwords import Passwords
 from farcall.service.accounts.rules import Identity, connection_url
+from farcall.service.accounts.throttle import Attempts, Throttle
+from farcall.service.accounts.watch import AccountsWatch
 from farcall.service.cluster.process import Cluster
 from farcall.service.db.engine import Database
 from farcall.service.endpoints.online import Online
+from farcall.service.oauth.keys import SigningKeys
 from farcall.service.ops.health import Health
 from farcall.service.ops.queues import QueueLimit, StateCounts
 from farcall.service.ops.rate import RateLimit
@@ -22,10 +26,11 @@ from farcall.service.relay.runner import Relay
 from farcall.service.settings import ServiceSettings
 from farcall.service.tasks.replay import Replay
 from farcall.service.tls import ServerCertificate
-from farcall.wire.errors import RateLimited
+from farcall.wire.auth import COMPUTE_SCOPE
+from farcall.wire.errors import Forbidden, RateLimited
 from farcall.wire.topology import BrokerUser
 
-__all__ = ["Service", "caller_of", "host_of", "service_of"]
+__all__ = ["Service", "caller_of", "host_of", "peer_of", "service_of"]
 
 _HOST = re.compile(r"[0-9A-Za-z._-]{1,253}|[0-9a-fA-F:.]{2,45}")
 """Names and addresses, IPv6 without brackets; anything else in a Host header has no place in a URL."""
@@ -36,6 +41,9 @@ class Service:
     """One running service.
 
     Attributes:
+        watch: told what was revoked; notices what was revoked elsewhere.
+        attempts: slows guessing of passwords; `code_guesses` (by person) and `secret_guesses` (by address) likewise
+            of the codes of devices, and of the secrets of programs.
         secret: key of the broker passwords.
         amqp_port: where the broker listens.
         certificate: of HTTPS and AMQPS; None: without TLS.
@@ -50,6 +58,12 @@ class Service:
     relay: Relay
     online: Online
     authenticator: Authenticator
+    watch: AccountsWatch
+    passwords: Passwords
+    attempts: Attempts
+    code_guesses: Throttle
+    secret_guesses: Throttle
+    signing_keys: SigningKeys
     replay: Replay
     rate: RateLimit
     queue_limit: QueueLimit
@@ -90,10 +104,25 @@ def service_of(request: Request) -> Service:
     return service
 
 
-async def caller_of(request: Request) -> Identity:
-    """Who asks. Raises Unauthenticated; RateLimited if this identity asks too often."""
+async def caller_of(request: Request, *scopes: str) -> Identity:
+    """Who asks.
+
+    Args:
+        scopes: the token must open one of these; none given: the compute interface.
+
+    Raises:
+        Unauthenticated: no token, or none that counts.
+        Forbidden: the token is not for this interface.
+        RateLimited: this identity asks too often.
+    """
     service = service_of(request)
     caller = await service.authenticator.identify(request)
+    if not caller.has_scope(*(scopes or (COMPUTE_SCOPE,))):
+        raise Forbidden(
+            f"The token of {caller.username} does not open this part of the service: it has the scopes "
+            f"{', '.join(sorted(caller.scopes or ())) or '(none)'}, and one of "
+            f"{', '.join(scopes or (COMPUTE_SCOPE,))} is needed. Log in again and ask for it."
+        )
     wait_s = service.rate.take(caller.id, service.clock())
     if wait_s:
         service.relay.measures.rate_limited += 1
@@ -104,6 +133,11 @@ async def caller_of(request: Request) -> Identity:
             {"retry_after_s": math.ceil(wait_s)},
         )
     return caller
+
+
+def peer_of(request: Request) -> str | None:
+    """The address that the request came from."""
+    return request.client.host if request.client else None
 
 
 def host_of(request: Request) -> str:

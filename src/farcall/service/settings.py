@@ -48,6 +48,14 @@ class ServiceSettings:
         amqp_advertised_scheme: likewise the scheme; None means that of `broker`; without one amqps if there is a
             certificate, else amqp.
         metrics_access: who may read /metrics; see `farcall.service.ops.routes`.
+        local_domain: what stands behind the @ in the user names of this service's own accounts.
+        access_token_s, refresh_token_s: lifetimes; a refresh token's begins anew each time that it is used.
+        login_s: how long a browser stays logged in.
+        code_s: how long an authorization code can be changed for tokens, also one that a person copies.
+        device_code_s: how long a login on another device may take.
+        accounts_check_s: how soon this process notices that rights were taken away elsewhere.
+        ha_function_retention_s: a function for high assurance is deleted so long after its last task.
+        audit_submissions: whether each request that submits tasks is recorded in the audit table.
         log_format: text for people, or one JSON object per line.
     """
 
@@ -84,7 +92,17 @@ class ServiceSettings:
     idempotency_s: float = 24 * 3600.0
     replay_window_s: float = 120.0
     lock_s: float = 5.0
+    ha_function_retention_s: float = 90 * 24 * 3600.0
+    audit_submissions: bool = True
     token_cache_s: float = 60.0
+
+    local_domain: str = "local"
+    access_token_s: float = 24 * 3600.0
+    refresh_token_s: float = 180 * 24 * 3600.0
+    login_s: float = 12 * 3600.0
+    code_s: float = 600.0
+    device_code_s: float = 900.0
+    accounts_check_s: float = 2.0
 
     feed_window_messages: int = 1000
     feed_window_bytes: int = 16 * 1024 * 1024

@@ -167,7 +167,7 @@ class WriterSession:
     def _open(self) -> Connection:
         connection = self._engine.connect()
         if not self._is_postgres:
-            return connection
+            return connection.execution_options(farcall_writes=True)
         try:
             self._backend = postgres().hold_database(
                 connection, self._backend, is_shared=self._is_shared, revision=HEAD

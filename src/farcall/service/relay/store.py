@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, and_, bindparam, delete, exists, func, or_, select, update
 
@@ -41,6 +41,7 @@ __all__ = [
     "deleted_endpoints_with_open_tasks",
     "end_tasks",
     "end_tasks_of_endpoint",
+    "is_protected",
     "move_tasks",
     "read_last_ends",
     "read_result_page",
@@ -86,6 +87,7 @@ class OutgoingResult:
     task_id: str
     body: bytes
     completed_at: float
+    is_protected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,7 @@ def _outgoing(row: Any) -> OutgoingResult:  # a row with the columns of _RESULT
         row.id,
         result_message(row.id, row.data, row.error_code, row.error_message, row.details_json),
         row.completed_at,
+        bool(row.is_protected),
     )
 
 
@@ -210,6 +213,11 @@ def _cut(sizes: Sequence[Any], count: int, size_chars: int) -> tuple[int | None,
             return sizes[at - 1][0], False
     return sizes[-1][0], len(sizes) < count
 
+
+is_protected: Final = (
+    select(endpoints.c.high_assurance).where(endpoints.c.id == tasks.c.endpoint_id).scalar_subquery()
+).label("is_protected")
+"""Of a row of `tasks`: whether its endpoint is one for high assurance, which never changes."""
 
 _next_open = and_(tasks.c.endpoint_id == bindparam("endpoint"), task_is_open, tasks.c.seq > bindparam("after"))
 _TASK_SIZES = Prepared(
@@ -249,7 +257,7 @@ _RESULT_SIZES = Prepared(
     .order_by(task_results.c.seq)
     .limit(bindparam("count"))
 )
-_RESULT = select(task_results, tasks.c.id, tasks.c.completed_at).join_from(
+_RESULT = select(task_results, tasks.c.id, tasks.c.completed_at, is_protected).join_from(
     task_results, tasks, tasks.c.seq == task_results.c.task_seq
 )
 _RESULTS_OF = PreparedIn(lambda ids: _RESULT.where(tasks.c.id.in_(ids)).order_by(task_results.c.seq))
@@ -320,7 +328,7 @@ def _refs(conn: Connection, task_ids: Sequence[str]) -> list[TaskRef]:
 
 
 def _ref(row: Any) -> TaskRef:  # a row with the columns of _REF
-    return TaskRef(row[0], row[1], row[2], row[3], row[4], TaskState(row[5]))
+    return TaskRef(row[0], row[1], row[2], row[3], row[4], TaskState(row[5]), bool(row[6]))
 
 
 def _end(conn: Connection, accepted: Sequence[Accepted], state: TaskState | None, now: float) -> Sequence[EndedTask]:
@@ -354,7 +362,7 @@ def _result_row(ended: EndedTask) -> tuple[Any, ...]:
     )
 
 
-_REF = (tasks.c.seq, tasks.c.id, tasks.c.group_id, tasks.c.owner_id, tasks.c.endpoint_id, tasks.c.state)
+_REF = (tasks.c.seq, tasks.c.id, tasks.c.group_id, tasks.c.owner_id, tasks.c.endpoint_id, tasks.c.state, is_protected)
 _REFS = PreparedIn(lambda ids: select(*_REF).where(tasks.c.id.in_(ids)))
 _OPEN_REFS = select(*_REF).where(_next_open).order_by(tasks.c.seq).limit(bindparam("count"))
 _END = PreparedIn(

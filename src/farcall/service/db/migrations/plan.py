@@ -48,6 +48,8 @@ class Revision:
 REVISIONS: Final = (
     Revision(id="0001"),
     Revision(id="0002"),
+    Revision(id="0003"),
+    Revision(id="0004"),
 )
 HEAD: Final = REVISIONS[-1].id
 """The newest revision; a test compares it with the files."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 from farcall.service.db.engine import Database
 from farcall.service.relay import store
 from farcall.service.relay.feed import Window
-from farcall.service.relay.messages import Outgoing, result_properties
+from farcall.service.relay.messages import Outgoing, result_outgoing
 from farcall.service.relay.rabbit.transport import RabbitTransport
 from farcall.service.relay.results import TaskRef
 from farcall.service.relay.store import EndedTask, OutgoingResult
@@ -55,10 +55,11 @@ class ResultCopies:
         await asyncio.shield(self._preparation(queue))
 
     def committed(self, owner_id: str, group_id: str, ended: Sequence[EndedTask], completed_at: float) -> None:
-        properties = result_properties(completed_at)
-        self._transport.copy(
-            group_queue(owner_id, group_id), [Outgoing(each.result.body, properties) for each in ended]
-        )
+        messages = [
+            result_outgoing(each.task.id, each.result.body, completed_at, is_protected=each.task.is_protected)
+            for each in ended
+        ]
+        self._transport.copy(group_queue(owner_id, group_id), messages)
 
     async def again(self, tasks: Sequence[TaskRef]) -> None:
         """From the store: what came again need not be what was stored."""
@@ -147,4 +148,6 @@ class ResultCopies:
 
 
 def _messages(results: Iterable[OutgoingResult]) -> list[Outgoing]:
-    return [Outgoing(each.body, result_properties(each.completed_at)) for each in results]
+    return [
+        result_outgoing(each.task_id, each.body, each.completed_at, is_protected=each.is_protected) for each in results
+    ]
