@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from farcall.service.oidc.provider import OidcProvider
 from farcall.wire import limits
 
 __all__ = ["ServiceSettings"]
@@ -35,6 +36,7 @@ class ServiceSettings:
         max_queued_tasks_per_endpoint: tasks of one endpoint that have not ended; 0: no limit.
         metrics_access: who may read /metrics; see `farcall.service.ops.routes`.
         log_format: text for people, or one JSON object per line.
+        oidc: providers to log in with, in the order of their buttons.
     """
 
     data_dir: Path
@@ -48,6 +50,8 @@ class ServiceSettings:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     metrics_access: Literal["local", "token", "open", "off"] = "local"
+
+    oidc: tuple[OidcProvider, ...] = ()
 
     requests_per_s: float = 200.0
     request_burst: int = 400
