@@ -18,7 +18,8 @@ from farcall.service.ops.rate import RateLimit
 from farcall.service.relay.runner import Relay
 from farcall.service.settings import ServiceSettings
 from farcall.service.tasks.replay import Replay
-from farcall.wire.errors import RateLimited
+from farcall.wire.auth import COMPUTE_SCOPE
+from farcall.wire.errors import Forbidden, RateLimited
 from farcall.wire.topology import BrokerUser
 
 __all__ = ["Service", "caller_of", "host_of", "service_of"]
@@ -68,10 +69,25 @@ def service_of(request: Request) -> Service:
     return service
 
 
-async def caller_of(request: Request) -> Identity:
-    """Who asks. Raises Unauthenticated; RateLimited if this identity asks too often."""
+async def caller_of(request: Request, *scopes: str) -> Identity:
+    """Who asks.
+
+    Args:
+        scopes: the token must open one of these; none given: the compute interface.
+
+    Raises:
+        Unauthenticated: no token, or none that counts.
+        Forbidden: the token is not for this interface.
+        RateLimited: this identity asks too often.
+    """
     service = service_of(request)
     caller = await service.authenticator.identify(request)
+    if not caller.has_scope(*(scopes or (COMPUTE_SCOPE,))):
+        raise Forbidden(
+            f"The token of {caller.username} does not open this part of the service: it has the scopes "
+            f"{', '.join(sorted(caller.scopes or ())) or '(none)'}, and one of "
+            f"{', '.join(scopes or (COMPUTE_SCOPE,))} is needed. Log in again and ask for it."
+        )
     wait_s = service.rate.take(caller.id, service.clock())
     if wait_s:
         service.relay.measures.rate_limited += 1

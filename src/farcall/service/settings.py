@@ -35,6 +35,12 @@ class ServiceSettings:
         requests_per_s, request_burst: of one identity, in the long run and at once; 0 requests_per_s: no limit.
         max_queued_tasks_per_endpoint: tasks of one endpoint that have not ended; 0: no limit.
         metrics_access: who may read /metrics; see `farcall.service.ops.routes`.
+        local_domain: what stands behind the @ in the user names of this service's own accounts.
+        access_token_s, refresh_token_s: lifetimes; a refresh token's begins anew each time that it is used.
+        login_s: how long a browser stays logged in.
+        code_s: how long an authorization code can be changed for tokens, also one that a person copies.
+        device_code_s: how long a login on another device may take.
+        accounts_check_s: how soon this process notices that rights were taken away elsewhere.
         log_format: text for people, or one JSON object per line.
         oidc: providers to log in with, in the order of their buttons.
     """
@@ -65,6 +71,14 @@ class ServiceSettings:
     replay_window_s: float = 120.0
     lock_s: float = 5.0
     token_cache_s: float = 60.0
+
+    local_domain: str = "local"
+    access_token_s: float = 24 * 3600.0
+    refresh_token_s: float = 180 * 24 * 3600.0
+    login_s: float = 12 * 3600.0
+    code_s: float = 600.0
+    device_code_s: float = 900.0
+    accounts_check_s: float = 2.0
 
     feed_window_messages: int = 1000
     feed_window_bytes: int = 16 * 1024 * 1024

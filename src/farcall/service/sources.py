@@ -28,6 +28,7 @@ _OF_OTHERS: Final = frozenset(
     # Variables of the SDK, the endpoint, its workers and our tests: none of our business.
     {"SERVICE_URL", "TOKEN", "USER_DIR", "SETTINGS", "ENDPOINT_DIR", "ENDPOINT_ID", "PYTHON", "TASK_SANDBOX_DIR"}
     | {"TASK_TIMEOUT", "TASK_UUID", "WORKER"}
+    | {"CLIENT_ID", "CLIENT_SECRET"}
 )
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from farcall.service.accounts.rules import Identity, TokenRow, is_token_valid, new_token, token_hash
+from farcall.service.accounts.rules import Authentication, Identity, TokenRow, is_token_valid, new_token, token_hash
 from farcall.service.db.sql import Prepared
-from farcall.service.db.tables import endpoints, identities, settings, tokens
+from farcall.service.db.tables import (
+    counters,
+    endpoints,
+    group_members,
+    identities,
+    session_authentications,
+    settings,
+    tokens,
+)
 from farcall.service.ids import new_id
 from farcall.wire.topology import BrokerUser, UserKind
 
 __all__ = [
+    "accounts_version",
     "add_token",
+    "authentications_of",
     "broker_generation",
+    "bump_accounts_version",
     "ensure_identity",
     "ensure_secret",
     "find_token",
@@ -43,7 +55,16 @@ def ensure_identity(conn: Connection, username: str, *, is_admin: bool, now: flo
     found = identity_by_name(conn, username)
     if found is None:
         made = Identity(id=new_id(), username=username, is_admin=is_admin, credential_generation=1)
-        conn.execute(insert(identities).values(**asdict(made), created_at=now))
+        conn.execute(
+            insert(identities).values(
+                id=made.id,
+                username=username,
+                is_admin=is_admin,
+                credential_generation=1,
+                created_at=now,
+                person_id=made.id,
+            )
+        )
         return made
     if is_admin and not found.is_admin:
         conn.execute(update(identities).where(identities.c.id == found.id).values(is_admin=True))
@@ -78,11 +99,59 @@ def log_in(conn: Connection, username: str, token: str | None, is_admin: bool, n
 
 
 def find_token(conn: Connection, hashed: str) -> tuple[Identity, TokenRow] | None:
-    """Whose token this is, valid or not."""
+    """Whose access token this is, valid or not, with everything that decisions ask for."""
     row = _FIND_TOKEN.first(conn, hash=hashed)
     if row is None:
         return None
-    return _identity(row), TokenRow(created_at=row.created_at, expires_at=row.expires_at, revoked_at=row.revoked_at)
+    person_id = row.person_id or row.id
+    linked = {each.id: each.username for each in _LINKED.all(conn, person_id=person_id)}
+    identity = Identity(
+        id=row.id,
+        username=row.username,
+        is_admin=bool(row.is_admin),
+        credential_generation=row.credential_generation,
+        kind=row.kind,
+        person_id=person_id,
+        linked=frozenset(linked),
+        groups=frozenset(each.group_id for each in _GROUPS.all(conn, person_id=person_id)),
+        scopes=None if row.scopes is None else frozenset(row.scopes.split()),
+        authentications=authentications_of(conn, row.session_id, linked) if row.session_id else (),
+    )
+    return identity, TokenRow(
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        is_disabled=row.disabled_at is not None,
+    )
+
+
+def authentications_of(conn: Connection, session_id: str, linked: Mapping[str, str]) -> tuple[Authentication, ...]:
+    """What a login rests on, the newest first. `linked`: id → user name, of those that count."""
+    rows = _AUTHENTICATIONS.all(conn, session_id=session_id)
+    return tuple(
+        Authentication(
+            identity_id=row.identity_id,
+            username=linked[row.identity_id],
+            at=row.at,
+            mfa=bool(row.mfa),
+            provider=row.provider,
+        )
+        for row in rows
+        if row.identity_id in linked
+    )
+
+
+def bump_accounts_version(conn: Connection) -> None:
+    """Have every process of the service forget what it remembers of tokens, within seconds. To be called in the
+    transaction that takes a right away.
+    """
+    conn.execute(update(counters).where(counters.c.name == "accounts").values(value=counters.c.value + 1))
+
+
+def accounts_version(conn: Connection) -> int:
+    """Grows with each `bump_accounts_version`."""
+    version: int = _VERSION.scalar(conn)
+    return version
 
 
 def revoke_token(conn: Connection, hashed: str, now: float) -> bool:
@@ -123,10 +192,41 @@ def broker_generation(conn: Connection, user: BrokerUser) -> int | None:
 _IDENTITY = (identities.c.id, identities.c.username, identities.c.is_admin, identities.c.credential_generation)
 
 _FIND_TOKEN = Prepared(
-    select(*_IDENTITY, tokens.c.created_at, tokens.c.expires_at, tokens.c.revoked_at)
+    select(
+        *_IDENTITY,
+        identities.c.kind,
+        identities.c.person_id,
+        identities.c.disabled_at,
+        tokens.c.created_at,
+        tokens.c.expires_at,
+        tokens.c.revoked_at,
+        tokens.c.scopes,
+        tokens.c.session_id,
+    )
     .join_from(tokens, identities, tokens.c.identity_id == identities.c.id)
-    .where(tokens.c.hash == bindparam("hash"))
+    .where(tokens.c.hash == bindparam("hash"), tokens.c.kind == "access")
 )
+_IS_OF_PERSON = (identities.c.person_id == bindparam("person_id")) | (identities.c.id == bindparam("person_id"))
+_LINKED = Prepared(
+    select(identities.c.id, identities.c.username).where(_IS_OF_PERSON, identities.c.disabled_at.is_(None))
+)
+_GROUPS = Prepared(
+    select(group_members.c.group_id)
+    .join_from(group_members, identities, group_members.c.identity_id == identities.c.id)
+    .where(_IS_OF_PERSON, identities.c.disabled_at.is_(None))
+    .distinct()
+)
+_AUTHENTICATIONS = Prepared(
+    select(
+        session_authentications.c.identity_id,
+        session_authentications.c.at,
+        session_authentications.c.mfa,
+        session_authentications.c.provider,
+    )
+    .where(session_authentications.c.session_id == bindparam("session_id"))
+    .order_by(session_authentications.c.at.desc())
+)
+_VERSION = Prepared(select(counters.c.value).where(counters.c.name == "accounts"))
 
 
 def _identity(row: Any) -> Identity:  # a row with the columns of _IDENTITY

@@ -26,12 +26,23 @@ from sqlalchemy import (
 )
 
 __all__ = [
+    "audit",
+    "auth_sessions",
+    "consents",
     "counters",
+    "device_codes",
     "endpoints",
     "functions",
+    "group_members",
+    "groups",
     "idempotency_keys",
     "identities",
+    "local_accounts",
     "metadata",
+    "oauth_clients",
+    "oauth_codes",
+    "provider_subjects",
+    "session_authentications",
     "settings",
     "submissions",
     "task_groups",
@@ -71,6 +82,7 @@ counters = Table(
     Column("value", BigInteger, nullable=False),
 )
 
+# Who may ask. Linked identities have the same `person_id`; None there means the identity's own id.
 identities = Table(
     "identities",
     metadata,
@@ -79,8 +91,112 @@ identities = Table(
     Column("is_admin", Boolean, nullable=False),
     Column("credential_generation", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("kind", String(16), nullable=False, server_default="user"),  # or "client"
+    Column("display_name", Text),
+    Column("email", Text),
+    Column("organization", Text),
+    Column("provider", String(255)),  # None: this service itself
+    Column("person_id", _Id, index=True),
+    Column("disabled_at", Float),
 )
 
+local_accounts = Table(
+    "local_accounts",
+    metadata,
+    Column("identity_id", _Id, ForeignKey("identities.id"), primary_key=True),
+    Column("password_hash", Text, nullable=False),
+    Column("must_change", Boolean, nullable=False),
+    Column("changed_at", Float, nullable=False),
+    Column("totp_secret", Text),
+    Column("totp_confirmed_at", Float),
+    Column("totp_last_step", BigInteger),  # a code counts once
+    Column("recovery_codes_json", Text),  # hashes
+)
+
+provider_subjects = Table(
+    "provider_subjects",
+    metadata,
+    Column("issuer", String(255), primary_key=True),
+    Column("subject", String(255), primary_key=True),
+    Column("identity_id", _Id, ForeignKey("identities.id"), nullable=False, index=True),
+    Column("created_at", Float, nullable=False),
+)
+
+# A browser's login, and what it rests on: the last time that each identity proved itself, with and without a
+# second factor.
+auth_sessions = Table(
+    "auth_sessions",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("cookie_hash", String(64), nullable=False, unique=True),
+    Column("person_id", _Id, ForeignKey("identities.id"), nullable=False, index=True),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("ended_at", Float),
+)
+
+session_authentications = Table(
+    "session_authentications",
+    metadata,
+    Column("session_id", _Id, ForeignKey("auth_sessions.id"), primary_key=True),
+    Column("identity_id", _Id, ForeignKey("identities.id"), primary_key=True),
+    Column("mfa", Boolean, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("provider", String(255)),
+    Column("acr", Text),
+    Column("amr_json", Text),
+)
+
+# Tokens refer to clients without a foreign key: some clients are built in and have no row.
+oauth_clients = Table(
+    "oauth_clients",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("secret_hash", String(64)),
+    Column("is_confidential", Boolean, nullable=False),
+    Column("redirect_uris_json", Text, nullable=False),
+    Column("owner_id", _Id),
+    Column("created_at", Float, nullable=False),
+    Column("revoked_at", Float),
+)
+
+oauth_codes = Table(
+    "oauth_codes",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("client_id", _Id, nullable=False),
+    Column("session_id", _Id, nullable=False),
+    Column("identity_id", _Id, nullable=False),
+    Column("family_id", _Id, nullable=False),  # of the tokens that it is changed for
+    Column("scopes", Text, nullable=False),
+    Column("redirect_uri", Text, nullable=False),
+    Column("challenge", Text),
+    Column("challenge_method", String(16)),
+    Column("nonce", Text),
+    Column("offline", Boolean, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
+    Column("used_at", Float),
+)
+
+device_codes = Table(
+    "device_codes",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("user_code", String(16), nullable=False, unique=True),
+    Column("client_id", _Id, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("params_json", Text, nullable=False),  # what the login has to satisfy
+    Column("session_id", _Id),
+    Column("identity_id", _Id),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
+    Column("last_poll_at", Float),
+)
+
+# `scopes` None: everything (tokens of the local login). One family: what one login was given, and its successors.
 tokens = Table(
     "tokens",
     metadata,
@@ -88,8 +204,61 @@ tokens = Table(
     Column("identity_id", _Id, ForeignKey("identities.id"), nullable=False, index=True),
     Column("label", String(255), nullable=False),
     Column("created_at", Float, nullable=False),
-    Column("expires_at", Float),
+    Column("expires_at", Float, index=True),
     Column("revoked_at", Float),
+    Column("kind", String(16), nullable=False, server_default="access"),  # or "refresh"
+    Column("client_id", _Id),
+    Column("resource_server", String(64)),
+    Column("scopes", Text),
+    Column("session_id", _Id, index=True),
+    Column("family_id", _Id, index=True),
+    Column("replaced_at", Float),  # of a refresh token: when it was changed for its successor
+    Column("used_at", Float),  # of tokens in a family: the first time
+)
+
+consents = Table(
+    "consents",
+    metadata,
+    Column("identity_id", _Id, ForeignKey("identities.id"), primary_key=True),
+    Column("client_id", _Id, primary_key=True),
+    Column("scopes", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("description", Text),
+    Column("created_by", _Id),
+    Column("created_at", Float, nullable=False),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_id", _Id, ForeignKey("groups.id"), primary_key=True),
+    Column("identity_id", _Id, ForeignKey("identities.id"), primary_key=True, index=True),
+    Column("role", String(16), nullable=False),  # "member" or "manager"
+    Column("added_at", Float, nullable=False),
+)
+
+# Rows are added and never changed. Names are kept beside ids, as they were then.
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False, index=True),
+    Column("actor_id", _Id),
+    Column("actor_name", String(255), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("object_kind", String(32)),
+    Column("object_id", String(255)),
+    Column("address", String(64)),
+    Column("outcome", String(16), nullable=False),
+    Column("detail_json", Text),
 )
 
 functions = Table(

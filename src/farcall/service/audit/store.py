@@ -1,0 +1,75 @@
+"""SQL of the audit table: one way in, one way out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, insert, select
+
+from farcall.service.audit.rules import Actor, Entry, Outcome
+from farcall.service.db.tables import audit
+
+__all__ = ["entries_after", "record", "tail"]
+
+
+def record(
+    conn: Connection,
+    actor: Actor,
+    action: str,
+    object_kind: str | None = None,
+    object_id: str | None = None,
+    *,
+    at: float,
+    outcome: Outcome = "done",
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Remember that `actor` did this, in the transaction that does it. See `Entry` for the meanings."""
+    conn.execute(
+        insert(audit).values(
+            at=at,
+            actor_id=actor.id,
+            actor_name=actor.name[:255],
+            action=action,
+            object_kind=object_kind,
+            object_id=object_id and object_id[:255],
+            address=actor.address and actor.address[:64],
+            outcome=outcome,
+            detail_json=json.dumps(detail) if detail else None,
+        )
+    )
+
+
+def tail(conn: Connection, count: int, action: str | None = None) -> Sequence[Entry]:
+    """The last entries, oldest first.
+
+    Args:
+        action: only this one, or all that begin with it if it ends in a dot.
+    """
+    statement = select(audit).order_by(audit.c.seq.desc()).limit(count)
+    if action is not None:
+        is_it = audit.c.action.startswith(action, autoescape=True) if action.endswith(".") else audit.c.action == action
+        statement = statement.where(is_it)
+    return [_entry(row) for row in conn.execute(statement).all()][::-1]
+
+
+def entries_after(conn: Connection, seq: int, count: int) -> Sequence[Entry]:
+    """The oldest entries after number `seq`, in their order."""
+    statement = select(audit).where(audit.c.seq > seq).order_by(audit.c.seq).limit(count)
+    return [_entry(row) for row in conn.execute(statement).all()]
+
+
+def _entry(row: Any) -> Entry:  # a row of `audit`
+    return Entry(
+        seq=row.seq,
+        at=row.at,
+        actor_id=row.actor_id,
+        actor_name=row.actor_name,
+        action=row.action,
+        object_kind=row.object_kind,
+        object_id=row.object_id,
+        address=row.address,
+        outcome=row.outcome,
+        detail=json.loads(row.detail_json) if row.detail_json else {},
+    )
