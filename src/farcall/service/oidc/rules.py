@@ -25,10 +25,12 @@ __all__ = [
     "LEEWAY_S",
     "PENDING_S",
     "Discovery",
+    "Known",
     "LoginRefused",
     "OidcPerson",
     "Pending",
     "ProviderUnavailable",
+    "Settlement",
     "authorization_parameters",
     "check_answer",
     "check_claims",
@@ -36,6 +38,7 @@ __all__ = [
     "discovery_from",
     "new_pending",
     "person_from",
+    "settle",
 ]
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -122,6 +125,26 @@ class OidcPerson:
     mfa: bool
     acr: str | None
     amr: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """An identity that has logged in at this provider before."""
+
+    identity_id: str
+    username: str
+    is_disabled: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settlement:
+    """A login that is let in.
+
+    Attributes:
+        is_renamed: the provider calls a known person otherwise than before.
+    """
+
+    is_renamed: bool
 
 
 def discovery_from(provider: OidcProvider, document: object) -> Discovery:
@@ -314,6 +337,32 @@ def person_from(
         acr=acr,
         amr=amr,
     )
+
+
+def settle(person: OidcPerson, known: Known | None, holder_id: str | None, reserved: frozenset[str]) -> Settlement:
+    """Decide whether somebody whom a provider vouches for comes in, under the name that it gives.
+
+    Args:
+        known: who this is, by issuer and subject; None: never seen.
+        holder_id: the identity that has the name at present; None: nobody.
+        reserved: domains of this service itself.
+
+    Raises:
+        LoginRefused: the name is somebody else's or of a reserved domain, or the identity is disabled.
+    """
+    domain = person.username.rpartition("@")[2]
+    if any(domain == each or domain.endswith(f".{each}") for each in reserved):
+        raise LoginRefused(
+            f"{person.username} cannot log in through a provider: {domain} is this service's own domain."
+        )
+    if known is not None and known.is_disabled:
+        raise LoginRefused(f"{known.username} is disabled at this service. Ask the operator.")
+    if holder_id is not None and (known is None or known.identity_id != holder_id):
+        raise LoginRefused(
+            f"The name {person.username} belongs to somebody else here. If that is you, log in as you did before and "
+            "link the two at /account; otherwise ask the operator."
+        )
+    return Settlement(is_renamed=known is not None and known.username != person.username)
 
 
 def _username(provider: OidcProvider, known: Mapping[str, Any]) -> str:
