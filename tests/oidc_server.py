@@ -22,6 +22,7 @@ import httpx
 import pytest
 
 VERSION = "9.13.3"
+OLDEST_NODE = 20
 CLIENT = {"client_id": "farcall", "client_secret": "not:so+secret %", "redirect_uris": ["http://127.0.0.1/unused"]}
 PEOPLE = (
     {"sub": "u-ada", "password": "ada's", "preferred_username": "ada", "name": "Ada Lovelace",
@@ -150,6 +151,9 @@ def why_not() -> str | None:
     """Why no provider can run here; None if one can."""
     if shutil.which("node") is None or (shutil.which("npm") is None and not _package().exists()):
         return "no Node.js with npm here (Debian: apt-get install nodejs npm; as root: scripts/ci-services.sh)"
+    major = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.lstrip("v").partition(".")[0]
+    if not major.isdigit() or int(major) < OLDEST_NODE:
+        return f"Node.js {major} is too old; oidc-provider needs {OLDEST_NODE}"
     try:
         _installed()
     except subprocess.CalledProcessError as exc:
