@@ -1,4 +1,4 @@
-"""Chromium without a screen, driven by Playwright. Imported by the `conftest.py` of the directories beside this file."""
+"""Chromium without a screen, driven by Playwright. Imported by the `conftest.py` of directories beside this file."""
 
 from __future__ import annotations
 

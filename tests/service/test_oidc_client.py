@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from farcall.service.oidc.check import check_providers
 from farcall.service.oidc.client import OidcClient
 from farcall.service.oidc.provider import OidcProvider
 from farcall.service.oidc.rules import LoginRefused, OidcPerson, Pending, ProviderUnavailable, new_pending
@@ -196,3 +198,12 @@ def test_a_provider_that_is_not_there_is_named(server: OidcServer) -> None:
         with_client(provider_of(server, issuer="http://127.0.0.1:1"), lambda client: client.discover())
     with pytest.raises(ProviderUnavailable, match="describes itself as issuer"):
         with_client(provider_of(server, issuer=server.issuer + "/"), lambda client: client.discover())
+
+
+def test_an_operator_is_told_beforehand_which_providers_do_not_work(server: OidcServer) -> None:
+    good, gone = provider_of(server), provider_of(server, name="gone", issuer="http://127.0.0.1:1", label="Gone")
+    secretless = provider_of(server, name="x", client_secret=None, client_secret_file=Path("/nowhere/secret"))
+    found = check_providers([good, gone, secretless])
+    assert [finding.status for finding in found] == ["ok", "warning", "warning"]
+    assert "Gone cannot be reached" in found[1].text
+    assert "client_secret_file" in found[2].text

@@ -57,6 +57,11 @@ class OidcClient:
         if self._http is not None:
             await self._http.aclose()
 
+    async def check(self) -> None:
+        """Whether the provider could be used. Raises ProviderUnavailable."""
+        self._secret()
+        await self._key_set(await self.discover(), anew=True)
+
     async def discover(self) -> Discovery:
         """The provider's description of itself, an hour old at most.
 
