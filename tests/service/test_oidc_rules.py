@@ -67,7 +67,9 @@ def test_each_login_has_secrets_of_its_own_and_shows_only_the_hash_of_the_verifi
 
 
 def test_a_fresh_login_and_a_second_factor_are_asked_for_in_the_provider_s_words() -> None:
-    shown = authorization_parameters(PROVIDER, DISCOVERY, replace(PENDING, max_age_s=0, wants_mfa=True))
+    assert "login_hint" not in authorization_parameters(PROVIDER, DISCOVERY, PENDING)
+    shown = authorization_parameters(PROVIDER, DISCOVERY, replace(PENDING, max_age_s=0, wants_mfa=True, hint="ada"))
+    assert shown["login_hint"] == "ada"
     assert (shown["prompt"], shown["max_age"]) == ("login", "0")
     assert shown["acr_values"] == "https://refeds.org/profile/mfa"
     assert authorization_parameters(PROVIDER, DISCOVERY, replace(PENDING, max_age_s=60))["max_age"] == "60"

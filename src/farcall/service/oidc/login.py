@@ -89,6 +89,7 @@ class OidcLogins:
         link_session: str | None = None,
         max_age_s: int | None = None,
         wants_mfa: bool = False,
+        hint: str | None = None,
     ) -> Begun:
         """A login at the provider `name`.
 
@@ -96,7 +97,7 @@ class OidcLogins:
             redirect_uri: of our callback, as the browser sees it.
             next: where the login shall lead; a path of this service.
             link_session: the session whose person wants this identity, too; None: log in with it.
-            max_age_s, wants_mfa: see `Pending`.
+            max_age_s, wants_mfa, hint: see `Pending`.
 
         Raises:
             NotFound: there is no such provider.
@@ -106,7 +107,12 @@ class OidcLogins:
         client = self._client(name)
         now = self._clock()
         pending = new_pending(
-            client.provider, redirect_uri=redirect_uri, now=now, max_age_s=max_age_s, wants_mfa=wants_mfa
+            client.provider,
+            redirect_uri=redirect_uri,
+            now=now,
+            max_age_s=max_age_s,
+            wants_mfa=wants_mfa,
+            hint=hint and hint[:200],
         )
         url = await client.authorization_url(pending)
         document = {"pending": asdict(pending), "next": next, "link_session": link_session}

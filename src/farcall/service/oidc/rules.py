@@ -93,6 +93,7 @@ class Pending:
         started_at: Unix seconds.
         max_age_s: the login there may be so old; None: however old; 0: it must be made now.
         wants_mfa: more than one factor is asked for.
+        hint: the user name that is expected.
     """
 
     provider: str
@@ -103,6 +104,7 @@ class Pending:
     started_at: float
     max_age_s: int | None = None
     wants_mfa: bool = False
+    hint: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +188,13 @@ def discovery_from(provider: OidcProvider, document: object) -> Discovery:
 
 
 def new_pending(
-    provider: OidcProvider, *, redirect_uri: str, now: float, max_age_s: int | None = None, wants_mfa: bool = False
+    provider: OidcProvider,
+    *,
+    redirect_uri: str,
+    now: float,
+    max_age_s: int | None = None,
+    wants_mfa: bool = False,
+    hint: str | None = None,
 ) -> Pending:
     """A login that begins now, with secrets of its own."""
     return Pending(
@@ -198,6 +206,7 @@ def new_pending(
         started_at=now,
         max_age_s=max_age_s,
         wants_mfa=wants_mfa,
+        hint=hint,
     )
 
 
@@ -218,6 +227,8 @@ def authorization_parameters(provider: OidcProvider, discovery: Discovery, pendi
         parameters["max_age"] = str(pending.max_age_s)
         if pending.max_age_s == 0:
             parameters["prompt"] = "login"
+    if pending.hint:
+        parameters["login_hint"] = pending.hint
     if pending.wants_mfa and provider.mfa_acr:
         parameters["acr_values"] = " ".join(provider.mfa_acr)
     if discovery.takes_wishes:  # some leave these out unless they are asked for
