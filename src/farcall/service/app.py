@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import time
@@ -17,12 +18,20 @@ from farcall.broker import Broker, serve
 from farcall.service.accounts import routes as accounts_routes
 from farcall.service.accounts.authenticator import Authenticator
 from farcall.service.accounts.authority import BrokerAuthority
+from farcall.service.accounts.passwords import Passwords
 from farcall.service.accounts.store import ensure_secret
+from farcall.service.accounts.throttle import Attempts, Throttle
+from farcall.service.accounts.watch import AccountsWatch
 from farcall.service.context import Service
 from farcall.service.db.engine import Database
 from farcall.service.db.upkeep import upgrade_store
 from farcall.service.endpoints import routes as endpoints_routes
 from farcall.service.functions import routes as functions_routes
+from farcall.service.login import routes as login_routes
+from farcall.service.login.store import forget_sessions
+from farcall.service.oauth import routes as oauth_routes
+from farcall.service.oauth.keys import SigningKeys
+from farcall.service.oauth.store import forget_expired
 from farcall.service.ops import routes as ops_routes
 from farcall.service.ops.health import Health
 from farcall.service.ops.queues import QueueLimit, StateCounts
@@ -39,7 +48,8 @@ from farcall.service.web.openapi import install_openapi
 __all__ = ["create_app", "open_service"]
 
 _logger = logging.getLogger(__name__)
-_PARTS = (tasks_routes, functions_routes, endpoints_routes, accounts_routes, ops_routes)
+_KEPT_S = 7 * 24 * 3600.0
+_PARTS = (tasks_routes, functions_routes, endpoints_routes, accounts_routes, login_routes, oauth_routes, ops_routes)
 
 
 @contextlib.asynccontextmanager
@@ -73,11 +83,24 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         authority = BrokerAuthority(db, secret, relay.ensure_queue)
         server = await serve(broker, authority, settings.host, settings.amqp_port)
         closing.push_async_callback(server.close)
+        authenticator = Authenticator(db, clock, cache_s=settings.token_cache_s)
+        tidy = functools.partial(_tidy, db, clock)
+        watch = AccountsWatch(db, authenticator, relay, period_s=settings.accounts_check_s, tidy=tidy)
+        await watch.start()
+        closing.push_async_callback(watch.stop)
+        passwords = Passwords()
+        closing.callback(passwords.close)
         yield Service(
             settings=settings,
             db=db,
             relay=relay,
-            authenticator=Authenticator(db, clock, cache_s=settings.token_cache_s),
+            authenticator=authenticator,
+            watch=watch,
+            passwords=passwords,
+            attempts=Attempts(),
+            code_guesses=Throttle(free=10),
+            secret_guesses=Throttle(free=30, longest_s=900.0),
+            signing_keys=SigningKeys(db),
             replay=Replay(clock, settings.replay_window_s),
             rate=RateLimit(settings.requests_per_s, settings.request_burst),
             queue_limit=queue_limit,
@@ -123,6 +146,12 @@ def create_app(settings: ServiceSettings, service: Service | None = None) -> Fas
     install_openapi(app, [shape for part in _PARTS for shape in part.SHAPES])
     app.add_middleware(BodyLimit, limit_bytes=settings.request_limit_bytes)
     return app
+
+
+async def _tidy(db: Database, clock: Callable[[], float]) -> None:
+    """Forget logins, codes and tokens that have been over for a while."""
+    await db.write(forget_expired, clock(), _KEPT_S)
+    await db.write(forget_sessions, clock())
 
 
 def _migrate(url: str) -> None:

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from farcall.service.accounts.authenticator import Authenticator
+from farcall.service.accounts.passwords import Passwords
 from farcall.service.accounts.rules import Identity, connection_url
+from farcall.service.accounts.throttle import Attempts, Throttle
+from farcall.service.accounts.watch import AccountsWatch
 from farcall.service.db.engine import Database
+from farcall.service.oauth.keys import SigningKeys
 from farcall.service.ops.health import Health
 from farcall.service.ops.queues import QueueLimit, StateCounts
 from farcall.service.ops.rate import RateLimit
@@ -33,6 +37,9 @@ class Service:
     """One running service.
 
     Attributes:
+        watch: told what was revoked; notices what was revoked elsewhere.
+        attempts: slows guessing of passwords; `code_guesses` (by person) and `secret_guesses` (by address) likewise
+            of the codes of devices, and of the secrets of programs.
         secret: key of the broker passwords.
         amqp_port: where the broker listens.
         clock: Unix seconds.
@@ -43,6 +50,12 @@ class Service:
     db: Database
     relay: Relay
     authenticator: Authenticator
+    watch: AccountsWatch
+    passwords: Passwords
+    attempts: Attempts
+    code_guesses: Throttle
+    secret_guesses: Throttle
+    signing_keys: SigningKeys
     replay: Replay
     rate: RateLimit
     queue_limit: QueueLimit

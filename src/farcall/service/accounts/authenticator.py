@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 
-from farcall.service.accounts.rules import Identity, bearer_token, is_token_valid, token_hash
-from farcall.service.accounts.store import find_token
+from farcall.service.accounts.rules import Identity, TokenRow, bearer_token, is_token_valid, token_hash
+from farcall.service.accounts.store import find_token, mark_used
 from farcall.service.db.engine import Database
 from farcall.wire.errors import Unauthenticated
 
@@ -52,9 +52,11 @@ class Authenticator:
         found = await self._db.read(find_token, key)
         if found is None or not is_token_valid(found[1], now=now):
             self._known.pop(key, None)
-            state = "is not known to this service" if found is None else "has expired or was revoked"
+            state = "is not known to this service" if found is None else _state_of(found[1])
             raise Unauthenticated(f"The token {state}. Log in again with `farcall login URL`.")
         identity, row = found
+        if row.is_fresh:
+            await self._db.write(mark_used, key, now)
         until = now + self._cache_s if row.expires_at is None else min(now + self._cache_s, row.expires_at)
         if len(self._known) >= _REMEMBERED:
             self._known.pop(next(iter(self._known)))
@@ -67,3 +69,7 @@ class Authenticator:
             self._known.clear()
         else:
             self._known.pop(token_hash, None)
+
+
+def _state_of(row: TokenRow) -> str:
+    return "belongs to an account that is disabled" if row.is_disabled else "has expired or was revoked"

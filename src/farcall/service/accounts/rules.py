@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from farcall.wire.errors import InvalidRequest
-from farcall.wire.topology import BrokerUser
+from farcall.wire.topology import BrokerUser, UserKind
 
 __all__ = [
     "Authentication",
+    "Cut",
     "Identity",
     "Kind",
     "TokenRow",
@@ -96,12 +97,23 @@ class TokenRow:
 
     Attributes:
         is_disabled: its identity may not ask at present.
+        is_fresh: it is one of a login's tokens, and was never used.
     """
 
     created_at: float
     expires_at: float | None
     revoked_at: float | None
     is_disabled: bool = False
+    is_fresh: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """Broker logins of this user, older than `generation`, are void."""
+
+    kind: UserKind
+    id: str
+    generation: int
 
 
 def local_username(name: str, domain: str) -> str:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select, update
 
-from farcall.service.accounts.rules import Authentication, Identity, TokenRow, is_token_valid, new_token, token_hash
-from farcall.service.db.sql import Prepared
+from farcall.service.accounts.rules import (
+    Authentication,
+    Cut,
+    Identity,
+    TokenRow,
+    is_token_valid,
+    new_token,
+    token_hash,
+)
+from farcall.service.db.sql import Prepared, chunks
 from farcall.service.db.tables import (
+    broker_cuts,
     counters,
     endpoints,
     group_members,
@@ -21,6 +30,7 @@ from farcall.service.db.tables import (
     tokens,
 )
 from farcall.service.ids import new_id
+from farcall.wire.auth import COMPUTE_SERVER
 from farcall.wire.topology import BrokerUser, UserKind
 
 __all__ = [
@@ -29,15 +39,20 @@ __all__ = [
     "authentications_of",
     "broker_generation",
     "bump_accounts_version",
+    "cut_broker_logins",
+    "cuts_after",
     "ensure_identity",
     "ensure_secret",
     "find_token",
+    "forget_cuts",
     "identity_by_name",
     "log_in",
+    "mark_used",
     "ping",
     "revoke_broker_credential",
     "revoke_token",
     "touch",
+    "void_tokens",
 ]
 
 
@@ -122,6 +137,7 @@ def find_token(conn: Connection, hashed: str) -> tuple[Identity, TokenRow] | Non
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         is_disabled=row.disabled_at is not None,
+        is_fresh=row.family_id is not None and row.used_at is None,
     )
 
 
@@ -141,9 +157,78 @@ def authentications_of(conn: Connection, session_id: str, linked: Mapping[str, s
     )
 
 
+def mark_used(conn: Connection, hashed: str, now: float) -> None:
+    """The token was used for the first time: whoever was to get it has it."""
+    conn.execute(update(tokens).where(tokens.c.hash == hashed, tokens.c.used_at.is_(None)).values(used_at=now))
+
+
+def void_tokens(conn: Connection, *conditions: ColumnElement[bool], now: float) -> Sequence[str]:
+    """Tokens for which this is true do not count from now on, in any process of the service.
+
+    Returns:
+        The identities that can use the compute interface by them no longer; see `cut_broker_logins`.
+    """
+    active = and_(tokens.c.revoked_at.is_(None), or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > now))
+    concerned = conn.execute(
+        select(tokens.c.identity_id)
+        .where(active, *conditions, or_(tokens.c.resource_server.is_(None), tokens.c.resource_server == COMPUTE_SERVER))
+        .distinct()
+    ).scalars()
+    found = list(concerned)
+    conn.execute(update(tokens).where(tokens.c.revoked_at.is_(None), *conditions).values(revoked_at=now))
+    bump_accounts_version(conn)
+    return found
+
+
+def cut_broker_logins(
+    conn: Connection, identity_ids: Sequence[str], *, now: float, with_endpoints: bool = False
+) -> Sequence[Cut]:
+    """Make the broker logins of these identities void. The caller tells the relay of its own process at once;
+    others find out by `cuts_after`.
+
+    Args:
+        with_endpoints: those of their endpoints too.
+    """
+    cuts = [Cut(kind=UserKind.SDK, id=each, generation=revoke_broker_credential(conn, each)) for each in identity_ids]
+    if with_endpoints:
+        for some in chunks(identity_ids, 100):
+            is_theirs = and_(endpoints.c.owner_id.in_(some), endpoints.c.deleted_at.is_(None))
+            grown = endpoints.c.credential_generation + 1
+            conn.execute(update(endpoints).where(is_theirs).values(credential_generation=grown))
+            rows = conn.execute(select(endpoints.c.id, endpoints.c.credential_generation).where(is_theirs)).all()
+            cuts += [Cut(kind=UserKind.ENDPOINT, id=row.id, generation=row.credential_generation) for row in rows]
+    bump_accounts_version(conn)
+    if cuts:
+        version = accounts_version(conn)
+        conn.execute(
+            insert(broker_cuts),
+            [
+                {"version": version, "kind": str(cut.kind.value), "id": cut.id, "generation": cut.generation, "at": now}
+                for cut in cuts
+            ],
+        )
+    return cuts
+
+
+def cuts_after(conn: Connection, version: int) -> tuple[int, Sequence[Cut]]:
+    """What has become void since `version`, and the version now."""
+    now = accounts_version(conn)
+    if now == version:
+        return now, ()
+    rows = conn.execute(
+        select(broker_cuts).where(broker_cuts.c.version > version).order_by(broker_cuts.c.version)
+    ).all()
+    return now, [Cut(kind=UserKind(row.kind), id=row.id, generation=row.generation) for row in rows]
+
+
+def forget_cuts(conn: Connection, before: float) -> None:
+    """Delete what every process has read long ago."""
+    conn.execute(delete(broker_cuts).where(broker_cuts.c.at < before))
+
+
 def bump_accounts_version(conn: Connection) -> None:
     """Have every process of the service forget what it remembers of tokens, within seconds. To be called in the
-    transaction that takes a right away.
+    transaction that changes what somebody may do.
     """
     conn.execute(update(counters).where(counters.c.name == "accounts").values(value=counters.c.value + 1))
 
@@ -202,6 +287,8 @@ _FIND_TOKEN = Prepared(
         tokens.c.revoked_at,
         tokens.c.scopes,
         tokens.c.session_id,
+        tokens.c.family_id,
+        tokens.c.used_at,
     )
     .join_from(tokens, identities, tokens.c.identity_id == identities.c.id)
     .where(tokens.c.hash == bindparam("hash"), tokens.c.kind == "access")

@@ -28,6 +28,7 @@ from sqlalchemy import (
 __all__ = [
     "audit",
     "auth_sessions",
+    "broker_cuts",
     "consents",
     "counters",
     "device_codes",
@@ -98,6 +99,17 @@ identities = Table(
     Column("provider", String(255)),  # None: this service itself
     Column("person_id", _Id, index=True),
     Column("disabled_at", Float),
+)
+
+# Broker logins that became void, for the processes that have them connected: `version` is counter "accounts" then.
+broker_cuts = Table(
+    "broker_cuts",
+    metadata,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(16), primary_key=True),
+    Column("id", _Id, primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("at", Float, nullable=False),
 )
 
 local_accounts = Table(

@@ -33,6 +33,15 @@ def _identities() -> None:
     op.add_column("identities", sa.Column("disabled_at", sa.Float))
     op.create_index("ix_identities_person_id", "identities", ["person_id"])
     op.create_table(
+        "broker_cuts",
+        sa.Column("version", sa.BigInteger, autoincrement=False, nullable=False),
+        sa.Column("kind", sa.String(16), nullable=False),
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("generation", sa.Integer, nullable=False),
+        sa.Column("at", sa.Float, nullable=False),
+        sa.PrimaryKeyConstraint("version", "kind", "id", name="pk_broker_cuts"),
+    )
+    op.create_table(
         "local_accounts",
         sa.Column("identity_id", _ID, nullable=False),
         sa.Column("password_hash", sa.Text, nullable=False),
@@ -217,6 +226,7 @@ def downgrade() -> None:
         "auth_sessions",
         "provider_subjects",
         "local_accounts",
+        "broker_cuts",
     ):
         op.drop_table(table)
     for name in ("family_id", "session_id", "expires_at"):

@@ -1,0 +1,1 @@
+"""Browsers: who is logged in there, how they proved it, and the pages for that."""
