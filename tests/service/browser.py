@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
+from service_world import Site
 
 from farcall.service.app import create_app
 from farcall.wire.auth import CLIENT_ID, COMPUTE_SCOPE
-from service_world import Site
 
 LOOPBACK = "http://127.0.0.1:43210/callback"
 

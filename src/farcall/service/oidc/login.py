@@ -88,6 +88,7 @@ class OidcLogins:
         next: str,
         link_session: str | None = None,
         max_age_s: int | None = None,
+        prompt: bool = False,
         wants_mfa: bool = False,
         hint: str | None = None,
     ) -> Begun:
@@ -97,7 +98,7 @@ class OidcLogins:
             redirect_uri: of our callback, as the browser sees it.
             next: where the login shall lead; a path of this service.
             link_session: the session whose person wants this identity, too; None: log in with it.
-            max_age_s, wants_mfa, hint: see `Pending`.
+            max_age_s, prompt, wants_mfa, hint: see `Pending`.
 
         Raises:
             NotFound: there is no such provider.
@@ -111,6 +112,7 @@ class OidcLogins:
             redirect_uri=redirect_uri,
             now=now,
             max_age_s=max_age_s,
+            prompt=prompt,
             wants_mfa=wants_mfa,
             hint=hint and hint[:200],
         )

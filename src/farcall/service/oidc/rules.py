@@ -29,6 +29,7 @@ __all__ = [
     "LoginRefused",
     "OidcPerson",
     "Pending",
+    "PersonRefused",
     "ProviderUnavailable",
     "Settlement",
     "authorization_parameters",
@@ -63,6 +64,12 @@ class LoginRefused(Forbidden):
     code = "LOGIN_REFUSED"
 
 
+class PersonRefused(LoginRefused):
+    """The provider vouches for somebody whom we do not let in."""
+
+    code = "LOGIN_NOT_PERMITTED"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Discovery:
     """What we need of a provider's description of itself.
@@ -92,6 +99,7 @@ class Pending:
     Attributes:
         started_at: Unix seconds.
         max_age_s: the login there may be so old; None: however old; 0: it must be made now.
+        prompt: the provider shall ask, even somebody who is logged in there; whoever it is then.
         wants_mfa: more than one factor is asked for.
         hint: the user name that is expected.
     """
@@ -103,6 +111,7 @@ class Pending:
     redirect_uri: str
     started_at: float
     max_age_s: int | None = None
+    prompt: bool = False
     wants_mfa: bool = False
     hint: str | None = None
 
@@ -193,6 +202,7 @@ def new_pending(
     redirect_uri: str,
     now: float,
     max_age_s: int | None = None,
+    prompt: bool = False,
     wants_mfa: bool = False,
     hint: str | None = None,
 ) -> Pending:
@@ -205,6 +215,7 @@ def new_pending(
         redirect_uri=redirect_uri,
         started_at=now,
         max_age_s=max_age_s,
+        prompt=prompt,
         wants_mfa=wants_mfa,
         hint=hint,
     )
@@ -225,8 +236,8 @@ def authorization_parameters(provider: OidcProvider, discovery: Discovery, pendi
     }
     if pending.max_age_s is not None:
         parameters["max_age"] = str(pending.max_age_s)
-        if pending.max_age_s == 0:
-            parameters["prompt"] = "login"
+    if pending.prompt or pending.max_age_s == 0:
+        parameters["prompt"] = "login"
     if pending.hint:
         parameters["login_hint"] = pending.hint
     if pending.wants_mfa and provider.mfa_acr:
@@ -318,16 +329,16 @@ def person_from(
         userinfo: likewise; empty if it was not asked for. The ID token counts more.
 
     Raises:
-        LoginRefused: userinfo is about somebody else, there is no usable user name, or it is of a domain that this
+        PersonRefused: userinfo is about somebody else, there is no usable user name, or it is of a domain that this
             provider has no say in.
     """
     if userinfo and userinfo.get("sub") != claims["sub"]:
-        raise LoginRefused(f"{provider.shown_as} gave answers about two different people. Begin again.")
+        raise PersonRefused(f"{provider.shown_as} gave answers about two different people. Begin again.")
     known = {**userinfo, **{name: value for name, value in claims.items() if value not in (None, "")}}
     username = _username(provider, known)
     domain = username.rpartition("@")[2]
     if not is_domain_allowed(domain, provider.allowed_domains):
-        raise LoginRefused(
+        raise PersonRefused(
             f"{username} may not log in here through {provider.shown_as}: "
             f"the operator has not allowed the domain {domain}."
         )
@@ -359,17 +370,17 @@ def settle(person: OidcPerson, known: Known | None, holder_id: str | None, reser
         reserved: domains of this service itself.
 
     Raises:
-        LoginRefused: the name is somebody else's or of a reserved domain, or the identity is disabled.
+        PersonRefused: the name is somebody else's or of a reserved domain, or the identity is disabled.
     """
     domain = person.username.rpartition("@")[2]
     if any(domain == each or domain.endswith(f".{each}") for each in reserved):
-        raise LoginRefused(
+        raise PersonRefused(
             f"{person.username} cannot log in through a provider: {domain} is this service's own domain."
         )
     if known is not None and known.is_disabled:
-        raise LoginRefused(f"{known.username} is disabled at this service. Ask the operator.")
+        raise PersonRefused(f"{known.username} is disabled at this service. Ask the operator.")
     if holder_id is not None and (known is None or known.identity_id != holder_id):
-        raise LoginRefused(
+        raise PersonRefused(
             f"The name {person.username} belongs to somebody else here. If that is you, log in as you did before and "
             "link the two at /account; otherwise ask the operator."
         )
@@ -380,19 +391,19 @@ def _username(provider: OidcProvider, known: Mapping[str, Any]) -> str:
     claim = provider.username_claim
     given = _text(known.get(claim))
     if given is None:
-        raise LoginRefused(
+        raise PersonRefused(
             f"{provider.shown_as} does not tell your user name (claim '{claim}'). "
             "The operator can choose another claim."
         )
     is_address = claim in ("email", provider.email_claim)
     if is_address and not provider.trust_unverified_email and known.get("email_verified") is not True:
-        raise LoginRefused(f"{provider.shown_as} has not verified your e-mail address {given[:100]!r}.")
+        raise PersonRefused(f"{provider.shown_as} has not verified your e-mail address {given[:100]!r}.")
     # One way to write each name: Bob@x and bob@x must not be two people.
     username = unicodedata.normalize("NFKC", given).lower()
     if "@" not in username:
         username = f"{username}@{provider.domain}"
     if len(username) > _LONGEST or not username.isprintable() or not _USERNAME.fullmatch(username):
-        raise LoginRefused(f"{provider.shown_as} gives you a user name that cannot be used here: {given[:100]!r}.")
+        raise PersonRefused(f"{provider.shown_as} gives you a user name that cannot be used here: {given[:100]!r}.")
     return username
 
 

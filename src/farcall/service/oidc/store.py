@@ -14,9 +14,9 @@ from farcall.service.audit.rules import Actor
 from farcall.service.audit.store import record
 from farcall.service.db.tables import auth_sessions, identities, local_accounts, provider_subjects
 from farcall.service.ids import new_id
-from farcall.service.oidc.rules import Known, OidcPerson, settle
+from farcall.service.oidc.rules import Known, OidcPerson, PersonRefused, settle
 
-__all__ = ["LinkedIdentity", "LoggedIn", "identities_of_person", "link", "receive", "unlink"]
+__all__ = ["LinkedIdentity", "LoggedIn", "identities_of_person", "link", "person_of", "receive", "unlink"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def receive(
         reserved: domains of user names that no provider has a say in.
 
     Raises:
-        LoginRefused: see `rules.settle`; nothing is written.
+        PersonRefused: see `rules.settle`; nothing is written.
     """
     subject = (provider_subjects.c.issuer == person.issuer) & (provider_subjects.c.subject == person.subject)
     joined = provider_subjects.join(identities, provider_subjects.c.identity_id == identities.c.id)
@@ -100,6 +100,14 @@ def receive(
     return LoggedIn(identity_id=identity_id, person_id=person_id, username=person.username, is_new=row is None)
 
 
+def person_of(conn: Connection, issuer: str, subject: str) -> str | None:
+    """Whose identity that is; None: nobody's yet."""
+    where = (provider_subjects.c.issuer == issuer) & (provider_subjects.c.subject == subject)
+    joined = provider_subjects.join(identities, provider_subjects.c.identity_id == identities.c.id)
+    row = conn.execute(select(identities.c.id, identities.c.person_id).select_from(joined).where(where)).first()
+    return None if row is None else row.person_id or row.id
+
+
 def identities_of_person(conn: Connection, person_id: str) -> list[LinkedIdentity]:
     """All identities of a person, the oldest first."""
     joined = identities.outerjoin(local_accounts, local_accounts.c.identity_id == identities.c.id)
@@ -126,9 +134,15 @@ def link(conn: Connection, person_id: str, other_person_id: str, actor: Actor, n
     """Make two people one: all identities of `other_person_id` are from now on `person_id`'s, and so are its logins.
 
     Both must have proved that they are here. False: they were one already.
+
+    Raises:
+        PersonRefused: the other is disabled; nothing is written.
     """
     if person_id == other_person_id:
         return False
+    head = conn.execute(select(identities).where(identities.c.id == other_person_id)).one()
+    if head.disabled_at is not None:
+        raise PersonRefused(f"{head.username} is disabled at this service. Ask the operator.")
     theirs = (identities.c.person_id == other_person_id) | (identities.c.id == other_person_id)
     names = list(conn.execute(select(identities.c.username).where(theirs).order_by(identities.c.created_at)).scalars())
     conn.execute(update(identities).where(theirs).values(person_id=person_id))
