@@ -1,4 +1,4 @@
-"""The operator's command, `farcall-service`: start, stop, status, migrate, check, version.
+"""The operator's command, `farcall-service`: start, stop, status, migrate, check, version; more is in `cli.accounts`.
 
 Composes the service with the user's token store. What is heavy (FastAPI, SQLAlchemy) is imported by `start` alone.
 """
@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import getpass
+import importlib
 import json
 import logging
 import logging.handlers
@@ -102,7 +103,23 @@ _store_option = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+_ELSEWHERE = dict.fromkeys(("user", "client", "group", "admin", "audit"), "farcall.cli.accounts")
+
+
+class _Commands(click.Group):
+    """Loads the commands of other modules when they are called."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted({*super().list_commands(context), *_ELSEWHERE})
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _ELSEWHERE:
+            return super().get_command(context, name)
+        command: click.Command = getattr(importlib.import_module(_ELSEWHERE[name]), name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="farcall-service")
 def main() -> None:
     """Run a Farcall service: it takes functions and tasks, keeps them safe, and hands results back.
@@ -116,6 +133,7 @@ def main() -> None:
       farcall-service start --detach     in the background
       farcall-service status
       farcall-service stop
+      farcall-service user add ada       somebody else may use it
     """
 
 
@@ -584,7 +602,7 @@ def _configure_logging(settings: ServiceSettings, *, to_console: bool) -> None:
         console.setFormatter(JsonFormatter() if is_json else TextFormatter(with_tracebacks=level == "debug"))
         handlers.append(console)
     logging.basicConfig(level=level.upper(), handlers=handlers)
-    for chatty in ("uvicorn", "asyncio", "alembic"):
+    for chatty in ("uvicorn", "asyncio", "alembic", "oauthlib"):  # the last would write down secrets
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

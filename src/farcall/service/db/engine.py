@@ -324,4 +324,7 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    # Who writes waits for its turn at the beginning: commands of the operator write too, and a transaction that has
+    # read before somebody else wrote could not write any more.
+    writes = connection.get_execution_options().get("farcall_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

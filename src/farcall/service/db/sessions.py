@@ -149,7 +149,7 @@ class WriterSession:
     def _open(self) -> Connection:
         connection = self._engine.connect()
         if not self._is_postgres:
-            return connection
+            return connection.execution_options(farcall_writes=True)
         try:
             self._backend = postgres().hold_database(connection, self._backend)
             if self._unsettled is not None:
