@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Any, Final
 
@@ -60,7 +59,7 @@ async def post_totp(request: Request) -> Response:
     if pending is None or account is None or account.is_disabled or next_step(account, pending.done) != "totp":
         return begin_anew(request, pending)
     address = client_address(request)
-    wait_s = service.factor_guesses.begin(account.username, address, time.monotonic())
+    wait_s = service.factor_guesses.begin(account.username, address, service.clock())
     if wait_s:
         return await go_on(request, account, pending, _too_many(wait_s))
     if not await service.db.write(_use, account, form.get("code", "")[:_LONGEST_CODE], address, service.clock()):
@@ -177,7 +176,7 @@ async def _mine(request: Request) -> tuple[Session, LocalAccount] | Response:
 async def _password_fault(request: Request, account: LocalAccount, form: Any) -> str:
     """Why this is not its owner, as far as the password goes; empty if it is. Counts as an attempt, until `_let_in`."""
     service = service_of(request)
-    wait_s = service.factor_guesses.begin(account.username, client_address(request), time.monotonic())
+    wait_s = service.factor_guesses.begin(account.username, client_address(request), service.clock())
     if wait_s:
         return _too_many(wait_s)
     checked = await service.passwords.check(account.password_hash, form.get("password", ""))

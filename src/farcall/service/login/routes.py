@@ -88,7 +88,7 @@ async def post_login(request: Request) -> Response:
     next, name, password = safe_next(form.get("next")), form.get("username", "")[:255], form.get("password", "")
     address = client_address(request)
     key = account_key(name, service.settings.local_domain)
-    wait_s = service.attempts.begin(key, address, time.monotonic())
+    wait_s = service.attempts.begin(key, address, service.clock())
     if wait_s:
         error = f"That were too many attempts. Wait {max(1, round(wait_s))} seconds, then try again."
         response = _login_page(request, next, 429, username=name, error=error)
@@ -222,7 +222,7 @@ async def post_password(request: Request) -> Response:
     if session is None or account is None:
         return redirect("/login?next=/account")
     address = client_address(request)
-    wait_s = service.attempts.begin(account.username, address, time.monotonic())
+    wait_s = service.attempts.begin(account.username, address, service.clock())
     if wait_s:
         error = f"That were too many attempts. Wait {max(1, round(wait_s))} seconds, then try again."
         return await account_page(request, session, 429, error=error)
