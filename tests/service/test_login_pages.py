@@ -363,6 +363,33 @@ def test_no_provider_gives_out_the_names_of_others(play: Play, server: OidcServe
     told(play, server, story, username_domain="local", allowed_domains=("*",))
 
 
+def test_logins_that_were_given_up_do_not_pile_up(play: Play, server: OidcServer, visitor: Visitor) -> None:
+    async def story(site: Site) -> None:
+        browser = Browser(site)
+        for _ in range(9):
+            await browser.get("/login/oidc/site")
+        assert len([name for name in browser.http.cookies if name.startswith("farcall_oidc_")]) == 5
+        await through(browser, visitor, "u-ada")
+        assert browser.answer.url.path == "/account"
+
+    told(play, server, story)
+
+
+@pytest.mark.parametrize("header", [{"origin": "http://evil.example"}, {"sec-fetch-site": "same-site"}])
+def test_a_form_of_another_place_is_refused_even_with_the_right_token(play: Play, header: dict[str, str]) -> None:
+    async def story(site: Site) -> None:
+        await account(site)
+        browser = Browser(site)
+        await browser.log_in("ada", PASSWORD)
+        fields = next(form.fields for form in browser.forms if form.action == "/logout")
+        assert (await browser.http.post("/logout", data=fields, headers=header)).status_code == 403
+        await browser.get("/account")
+        assert browser.answer.url.path == "/account"
+        assert (await browser.http.post("/logout", data=fields)).status_code == 200
+
+    play(story)
+
+
 def test_a_login_leads_to_no_other_site(play: Play, server: OidcServer, visitor: Visitor) -> None:
     async def story(site: Site) -> None:
         browser = Browser(site)

@@ -200,6 +200,26 @@ def test_a_provider_that_is_not_there_is_named(server: OidcServer) -> None:
         with_client(provider_of(server, issuer=server.issuer + "/"), lambda client: client.discover())
 
 
+def test_a_provider_that_is_down_is_asked_again_after_a_pause(server: OidcServer) -> None:
+    now = [1000.0]
+
+    async def whole() -> None:
+        client = OidcClient(provider_of(server, issuer="http://127.0.0.1:1"), lambda: now[0])
+        try:
+            for _ in range(2):
+                with pytest.raises(ProviderUnavailable, match="cannot be reached"):
+                    await client.discover()
+            client.provider = provider_of(server)  # it is back
+            with pytest.raises(ProviderUnavailable):
+                await client.discover()
+            now[0] += 5
+            assert (await client.discover()).issuer == server.issuer
+        finally:
+            await client.close()
+
+    asyncio.run(whole())
+
+
 def test_an_operator_is_told_beforehand_which_providers_do_not_work(server: OidcServer) -> None:
     good, gone = provider_of(server), provider_of(server, name="gone", issuer="http://127.0.0.1:1", label="Gone")
     secretless = provider_of(server, name="x", client_secret=None, client_secret_file=Path("/nowhere/secret"))

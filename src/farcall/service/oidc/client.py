@@ -37,6 +37,8 @@ __all__ = ["OidcClient"]
 _logger = logging.getLogger(__name__)
 _TIMEOUT_S: Final = 10.0
 _REMEMBER_S: Final = 3600.0
+_PAUSE_S: Final = 5.0
+"""A provider that does not answer is left alone for so long, whoever wants to log in there."""
 
 
 class OidcClient:
@@ -52,6 +54,7 @@ class OidcClient:
         self._http: httpx.AsyncClient | None = None
         self._discovery: tuple[Discovery, float] | None = None
         self._keys: KeySet | None = None
+        self._fault_at: tuple[ProviderUnavailable, float] | None = None
 
     async def close(self) -> None:
         if self._http is not None:
@@ -69,9 +72,16 @@ class OidcClient:
             ProviderUnavailable: it cannot be had.
         """
         now = self._clock()
-        if self._discovery is None or now - self._discovery[1] > _REMEMBER_S:
-            url = self.provider.issuer.rstrip("/") + "/.well-known/openid-configuration"
+        if self._discovery is not None and 0 <= now - self._discovery[1] <= _REMEMBER_S:
+            return self._discovery[0]
+        if self._fault_at is not None and 0 <= now - self._fault_at[1] < _PAUSE_S:
+            raise self._fault_at[0]
+        url = self.provider.issuer.rstrip("/") + "/.well-known/openid-configuration"
+        try:
             self._discovery = discovery_from(self.provider, await self._get(url)), now
+        except ProviderUnavailable as exc:
+            self._fault_at = exc, now
+            raise
         return self._discovery[0]
 
     async def authorization_url(self, pending: Pending) -> str:

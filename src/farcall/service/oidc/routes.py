@@ -16,7 +16,7 @@ from farcall.service.context import Service, service_of
 from farcall.service.login.rules import Session, is_lately, login_after, safe_next
 from farcall.service.login.session import SESSION_COOKIE, actor_of_request, finish_login, query_of, session_of, unmet_of
 from farcall.service.login.store import Proof
-from farcall.service.oidc.login import Finished
+from farcall.service.oidc.login import COOKIE_PREFIX, Finished
 from farcall.service.oidc.rules import PENDING_S, LoginRefused, OidcPerson, PersonRefused, ProviderUnavailable
 from farcall.service.oidc.store import link, person_of, receive, unlink
 from farcall.service.web.pages import base_url, checked_form, client_address, page, redirect, set_cookie
@@ -29,6 +29,8 @@ router: Final = APIRouter(include_in_schema=False)
 SHAPES: Final = ()
 
 _COOKIE_PATH: Final = "/login/oidc"
+_TABS: Final = 4
+"""So many logins may be under way in one browser."""
 _LINK: Final = "oidc-link"
 _LINK_S: Final = 600.0
 
@@ -79,6 +81,9 @@ async def _begin(request: Request, provider: str, **wishes: Any) -> Response:
     except (NotFound, ProviderUnavailable) as exc:
         return _message(request, exc)
     response = redirect(begun.url)
+    begun_before = [name for name in request.cookies if name.startswith(COOKIE_PREFIX)]
+    for name in begun_before[:-_TABS]:  # given up; a header with all of them would be refused one day
+        response.delete_cookie(name, path=_COOKIE_PATH)
     response.set_cookie(
         begun.cookie,
         begun.value,
