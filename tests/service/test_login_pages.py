@@ -205,6 +205,16 @@ def test_attempts_count_by_account_however_its_name_is_typed(play: Play) -> None
     play(story)
 
 
+def test_nobody_fills_the_store_with_devices_that_wait(play: Play) -> None:
+    async def story(site: Site) -> None:
+        browser = Browser(site)
+        asked = {"client_id": Program().client_id}
+        answers = [(await browser.http.post("/v2/oauth2/device", data=asked)).status_code for _ in range(62)]
+        assert answers == [200] * 60 + [429] * 2
+
+    play(story)
+
+
 def test_a_program_s_words_are_shown_as_its_own(play: Play) -> None:
     async def story(site: Site) -> None:
         browser = Browser(site)

@@ -146,12 +146,15 @@ def test_a_good_id_token_is_believed() -> None:
         ({"exp": NOW - 61}, "expired"),
         ({"exp": None}, "expired"),
         ({"exp": True}, "expired"),
+        ({"exp": float("nan")}, "expired"),
+        ({"exp": float("inf")}, "expired"),
         ({"iat": NOW + 61}, "future"),
         ({"nonce": "other"}, "another login"),
         ({"nonce": None}, "another login"),
         ({"sub": ""}, "nobody"),
         ({"sub": 7}, "nobody"),
         ({"sub": "x" * 256}, "nobody"),
+        ({"sub": "x\0y"}, "nobody"),
     ],
 )
 def test_an_id_token_that_is_not_for_this_login_is_refused(change: dict[str, Any], reason: str) -> None:
@@ -221,12 +224,17 @@ def test_userinfo_fills_gaps_only_and_must_be_about_the_same_person() -> None:
         (None, "does not tell"),
         (7, "does not tell"),
         ("x" * 300, "cannot be used"),
-        ("ada\u202eevil", "cannot be used"),
+        ("ada@site-a.example\u202e@x", "cannot be used"),
     ],
 )
 def test_user_names_of_other_domains_or_of_strange_form_are_refused(given: object, reason: str) -> None:
     with pytest.raises(LoginRefused, match=reason):
         person_from(PROVIDER, {**CLAIMS, "preferred_username": given}, {}, NOW)
+
+
+def test_what_cannot_be_shown_or_stored_is_left_out() -> None:
+    person = person_from(PROVIDER, {**CLAIMS, "name": "Ada\0\u202e L\n", "acr": "a\0", "amr": ["x\0", "y"]}, {}, NOW)
+    assert (person.display_name, person.acr, person.amr) == ("Ada L", "a", ("y",))
 
 
 def test_names_that_look_alike_become_one() -> None:

@@ -109,6 +109,7 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
             factor_guesses=Attempts(),
             code_guesses=Throttle(free=10),
             secret_guesses=Throttle(free=30, longest_s=900.0),
+            device_rate=RateLimit(0.5, 60),
             signing_keys=SigningKeys(db),
             oidc=oidc,
             replay=Replay(clock, settings.replay_window_s),

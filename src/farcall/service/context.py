@@ -41,6 +41,7 @@ class Service:
         watch: told what was revoked; notices what was revoked elsewhere.
         attempts: slows guessing of passwords; `code_guesses` (by person) and `secret_guesses` (by address) likewise
             of the codes of devices, and of the secrets of programs; `factor_guesses` of second factors.
+        device_rate: logins on other devices that may be begun from one address; anybody may, and each is a row.
         oidc: the providers that people can log in with.
         secret: key of the broker passwords.
         amqp_port: where the broker listens.
@@ -58,6 +59,7 @@ class Service:
     factor_guesses: Attempts
     code_guesses: Throttle
     secret_guesses: Throttle
+    device_rate: RateLimit
     signing_keys: SigningKeys
     oidc: OidcLogins
     replay: Replay

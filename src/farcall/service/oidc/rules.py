@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import json
+import math
 import re
 import secrets
 import unicodedata
@@ -292,7 +293,9 @@ def check_claims(provider: OidcProvider, pending: Pending, claims: Mapping[str, 
         "has expired": expires is None or now >= expires + LEEWAY_S,
         "is from the future; compare the clocks": issued is None or issued > now + LEEWAY_S,
         "belongs to another login": not hmac.compare_digest(str(claims.get("nonce")).encode(), pending.nonce.encode()),
-        "names nobody": not isinstance(claims.get("sub"), str) or not 0 < len(claims["sub"]) <= _LONGEST,
+        "names nobody": not isinstance(claims.get("sub"), str)
+        or not 0 < len(claims["sub"]) <= _LONGEST
+        or not claims["sub"].isprintable(),
     }
     fault = next((text for text, is_so in faults.items() if is_so), None)
     if fault is not None:
@@ -342,8 +345,7 @@ def person_from(
             f"{username} may not log in here through {provider.shown_as}: "
             f"the operator has not allowed the domain {domain}."
         )
-    acr = claims.get("acr")
-    acr = acr if isinstance(acr, str) else None
+    acr = _text(claims.get("acr"))
     amr = _texts(claims.get("amr"))
     proved = _number(claims.get("auth_time"))
     return OidcPerson(
@@ -414,14 +416,16 @@ def _fault(provider: OidcProvider, what: str) -> ProviderUnavailable:
 
 
 def _text(value: object) -> str | None:
-    text = value.strip() if isinstance(value, str) else ""
+    """A line of text; what cannot be shown, or stored, is left out."""
+    text = "".join(char for char in value if char.isprintable()).strip() if isinstance(value, str) else ""
     return text[:_LONGEST] or None
 
 
 def _texts(value: object) -> tuple[str, ...]:
     values: Sequence[object] = value if isinstance(value, list) else [value]
-    return tuple(each for each in values if isinstance(each, str))
+    return tuple(each[:_LONGEST] for each in values[:50] if isinstance(each, str) and each.isprintable())
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]  # it is a number
