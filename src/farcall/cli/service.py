@@ -319,10 +319,12 @@ def check(
     Exit status 69 if a service could not work like this.
     """
     from farcall.service.db.upkeep import check_store
+    from farcall.service.oidc.check import check_providers
     from farcall.service.tls import check_tls
 
+    logging.getLogger("farcall").addHandler(logging.NullHandler())  # what is wrong is said below
     settings = _effective(settings_file, {"store": store, "broker": broker, "data_dir": data_dir}).settings
-    findings = [*check_store(settings.store_url), *check_tls(settings)]
+    findings = [*check_store(settings.store_url), *check_tls(settings), *check_providers(settings.oidc)]
     if settings.broker is not None:
         from farcall.service.relay.rabbit.check import check_broker
 

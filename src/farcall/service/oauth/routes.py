@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any, Final
@@ -198,6 +197,9 @@ async def post_introspect(request: Request) -> Response:
 )
 async def post_device_begin(request: Request) -> Response:
     service, asking = service_of(request), await _asking(request)
+    wait_s = service.device_rate.take(address_key(client_address(request)), service.clock())
+    if wait_s:
+        raise RateLimited("Too many logins were begun from this address.", {"retry_after_s": math.ceil(wait_s)})
     return await _answered(request, lambda: service.db.write(server.begin_device, asking))
 
 
@@ -227,14 +229,13 @@ async def get_userinfo(request: Request) -> Response:
     ),
 )
 async def get_identities(request: Request) -> Response:
-    service = service_of(request)
-    await caller_of(request, *_AUTH_SCOPES)
+    service, caller = service_of(request), await caller_of(request, *_AUTH_SCOPES)
     ids = [canonical_uuid(each, "query parameter 'ids'") for each in _listed(request, "ids")]
     usernames = _listed(request, "usernames")
     if len(ids) + len(usernames) > _LARGEST_LOOKUP:
         raise InvalidRequest(f"At most {_LARGEST_LOOKUP} people can be looked up at once.")
     found = await service.db.read(find_people, ids, usernames)
-    return json_response({"identities": [identity_document(each) for each in found]})
+    return json_response({"identities": [identity_document(each, caller) for each in found]})
 
 
 @router.get(
@@ -242,12 +243,11 @@ async def get_identities(request: Request) -> Response:
     **described("One person by id", returns=_OBJECT, tag="login"),
 )
 async def get_identity(identity_id: str, request: Request) -> Response:
-    service = service_of(request)
-    await caller_of(request, *_AUTH_SCOPES)
+    service, caller = service_of(request), await caller_of(request, *_AUTH_SCOPES)
     found = await service.db.read(find_people, [canonical_uuid(identity_id, "identity id")])
     if not found:
         raise NotFound(f"There is no identity {identity_id}.")
-    return json_response({"identity": identity_document(found[0])})
+    return json_response({"identity": identity_document(found[0], caller)})
 
 
 @router.get(
@@ -370,7 +370,7 @@ async def post_device(request: Request) -> Response:
 async def _device_for(request: Request, session: Session, typed: str) -> tuple[DeviceRow, Client] | Response:
     """The device whose code was typed; or the page that is to be shown instead."""
     service = service_of(request)
-    wait_s = service.code_guesses.attempt(session.person_id, time.monotonic())
+    wait_s = service.code_guesses.attempt(session.person_id, service.clock())
     if wait_s:
         error = f"That were too many wrong codes. Wait {max(1, round(wait_s))} seconds, then try again."
         return _device_page(request, typed, error, 429)
@@ -458,9 +458,11 @@ def _with_error(asked: AuthorizationAsked, error: str) -> str:
 
 
 async def _answered(request: Request, ask: Callable[[], Awaitable[Answer]]) -> Response:
-    """Run a program's request; who guesses secrets has to wait."""
+    """Run a program's request; who asks too often, or guesses secrets, has to wait."""
     service, address = service_of(request), address_key(client_address(request))
-    wait_s = service.secret_guesses.wait_s(address, time.monotonic())
+    if service.rate.take(f"address {address}", service.clock()):
+        raise RateLimited("Too many requests from this address. Wait a moment.", {"retry_after_s": 1})
+    wait_s = service.secret_guesses.wait_s(address, service.clock())
     if wait_s:
         raise RateLimited(
             "Too many requests from this address had a wrong client id or secret. Wait, and correct them.",
@@ -468,7 +470,7 @@ async def _answered(request: Request, ask: Callable[[], Awaitable[Answer]]) -> R
         )
     answer = await ask()
     if answer.is_bad_client:
-        service.secret_guesses.attempt(address, time.monotonic())
+        service.secret_guesses.attempt(address, service.clock())
     if answer.is_revoking:
         service.watch.revoked(answer.cuts)
     return json_response(dict(answer.document), answer.status, dict(answer.headers))
