@@ -1,44 +1,17 @@
-"""A browser for tests: keeps cookies, reads the forms of a page, follows redirects of the service and stops at those
-that lead elsewhere. Imported by the tests beside it.
-"""
+"""`web_browser` on a service in the test's own event loop. Imported by the tests beside it."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import secrets
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 from service_world import Site
 
 from farcall.service.app import create_app
-from farcall.wire.auth import CLIENT_ID, COMPUTE_SCOPE
+from web_browser import LOOPBACK, Form, Program, forms_of, parameters
 
-LOOPBACK = "http://127.0.0.1:43210/callback"
-
-
-@dataclass
-class Form:
-    action: str = ""
-    method: str = "get"
-    fields: dict[str, str] = field(default_factory=dict)
-
-
-class _Reader(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.forms: list[Form] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        if tag == "form":
-            self.forms.append(Form(action=given.get("action") or "", method=(given.get("method") or "get").lower()))
-        elif tag == "input" and self.forms and given.get("name"):
-            self.forms[-1].fields[str(given["name"])] = given.get("value") or ""
+__all__ = ["LOOPBACK", "Browser", "Program", "ask_token", "let_in", "parameters"]
 
 
 class Browser:
@@ -61,9 +34,7 @@ class Browser:
 
     @property
     def forms(self) -> list[Form]:
-        reader = _Reader()
-        reader.feed(self.answer.text)
-        return reader.forms
+        return forms_of(self.answer.text)
 
     async def log_in(self, username: str, password: str, next: str = "/account") -> httpx.Response:
         await self.get(f"/login?next={next}")
@@ -83,46 +54,6 @@ class Browser:
             answer = await self.http.get(location)
         self.answer = answer
         return answer
-
-
-@dataclass
-class Program:
-    """A program without a secret, with PKCE."""
-
-    client_id: str = CLIENT_ID
-    redirect_uri: str = LOOPBACK
-    verifier: str = field(default_factory=lambda: secrets.token_urlsafe(48))
-
-    def link(self, scope: str = f"{COMPUTE_SCOPE} openid", **more: str) -> str:
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(self.verifier.encode()).digest()).decode().rstrip("=")
-        asked = {
-            "client_id": self.client_id,
-            "redirect_uri": self.redirect_uri,
-            "scope": scope,
-            "state": "my-state",
-            "response_type": "code",
-            "access_type": "offline",
-            "code_challenge": challenge,
-            "code_challenge_method": "S256",
-            **more,
-        }
-        return str(httpx.URL("/v2/oauth2/authorize", params={k: v for k, v in asked.items() if v}))
-
-    def form(self, code: str, **more: str) -> dict[str, str]:
-        return {
-            "grant_type": "authorization_code",
-            "client_id": self.client_id,
-            "code": code,
-            "code_verifier": self.verifier,
-            "redirect_uri": self.redirect_uri,
-            **more,
-        }
-
-
-def parameters(location: str | None) -> dict[str, str]:
-    """The query of an address that a browser was sent to."""
-    assert location is not None
-    return dict(parse_qsl(urlsplit(location).query))
 
 
 async def ask_token(site: Site, status: int = 200, auth: Any = None, **form: str) -> Any:
