@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from browser import LOOPBACK, Browser, Program, ask_token, let_in, parameters
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from service_world import Play, Site
+from sqlalchemy import Connection, select
 
 from farcall.service.accounts.passwords import hash_password
 from farcall.service.audit.rules import operator
 from farcall.service.audit.store import tail
 from farcall.service.clients.rules import Client, new_secret, secret_hash
 from farcall.service.clients.store import add_client, revoke_client
+from farcall.service.db.engine import make_engine
+from farcall.service.db.migrations import migrate
+from farcall.service.db.tables import auth_sessions
 from farcall.service.ids import new_id
+from farcall.service.login.store import forget_sessions
+from farcall.service.oauth import server
+from farcall.service.oauth.rules import DEVICE_GRANT, Lifetimes, Refused
+from farcall.service.oauth.server import Asking
+from farcall.service.oauth.store import forget_expired
 from farcall.service.users.rules import Person
 from farcall.service.users.store import add_user, set_disabled
 from farcall.wire.auth import COMPUTE_SCOPE, MANAGE_PROJECTS_SCOPE, OFFICIAL_CLIENT_ID
+from postgres_server import PostgresServer
 
 PASSWORD = "correct horse battery"
 _HASH = hash_password(PASSWORD)
@@ -504,7 +520,12 @@ def test_a_revoked_program_and_all_that_it_was_given_are_void_at_once(play: Play
         code = await let_in(await logged_in(site), program)
         given = await ask_token(site, auth=(client.id, secret), **program.form(code))
         await bearer(site, "/v3/whoami", own["access_token"])
-        await site.service.db.write(revoke_client, "a gateway", ME, site.clock.now)
+        document = {"endpoint_name": "here", "direct": True, "metadata": {}}
+        headers = {"authorization": f"Bearer {own['access_token']}"}
+        endpoint = (await site.client.post("/v3/endpoints", json=document, headers=headers)).json()
+        _, cuts = await site.service.db.write(revoke_client, "a gateway", ME, site.clock.now)
+        assert {cut.id for cut in cuts} >= {client.id, endpoint["endpoint_id"]}
+        assert len(cuts) == 3  # and the person who had logged in through it
         await site.service.watch.look()
         await bearer(site, "/v3/whoami", own["access_token"], 401)
         await bearer(site, "/v3/whoami", given["access_token"], 401)
@@ -708,6 +729,50 @@ def test_one_sees_ones_own_consents_only(play: Play) -> None:
     play(story)
 
 
+# --- On PostgreSQL
+
+
+def test_logins_work_on_postgresql_too(play: Play, postgres: PostgresServer) -> None:
+    async def story(site: Site) -> None:
+        client, secret = await confidential(site)
+        program = Program()
+        browser = await logged_in(site)
+        await browser.get("/login?again=1")
+        await browser.send("/login", username="ada", password=PASSWORD)
+        given = await ask_token(site, **program.form(await let_in(browser, program)))
+        form = {"grant_type": "refresh_token", "client_id": program.client_id}
+        site.clock.now += 10
+        new = await ask_token(site, **form, refresh_token=given["refresh_token"])
+        info = await bearer(site, "/v2/oauth2/userinfo", given["other_tokens"][0]["access_token"])
+        assert info["last_authentication"] == int(site.clock.now) - 10
+        await bearer(site, "/v3/whoami", new["access_token"])
+        site.clock.now += 10
+        await ask_token(site, 400, **form, refresh_token=given["refresh_token"])
+        await bearer(site, "/v3/whoami", new["access_token"], 401)
+        begun = await begin_device(site)
+        await browser.get(begun["verification_uri_complete"])
+        await browser.send("/device", decision="allow")
+        device = await poll(site, begun, 200)
+        posted = {"token": device["access_token"]}
+        answer = await site.client.post("/v2/oauth2/token/introspect", data=posted, auth=(client.id, secret))
+        assert answer.json()["username"] == "ada@local"
+        lookup = device["other_tokens"][0]["access_token"]
+        assert await bearer(site, "/v2/api/identities?usernames=a%00b", lookup) == {"identities": []}
+        assert (await Browser(site).log_in("a\0b@local", PASSWORD)).status_code == 403
+        await browser.get("/account")
+        await browser.send("/account/revoke")
+        await bearer(site, "/v3/whoami", device["access_token"], 401)
+        await site.service.db.write(forget_expired, site.clock.now + 1e9, 0.0)
+        await site.service.db.write(forget_sessions, site.clock.now + 1e9)
+        assert await site.service.db.read(find_session_count) == 0
+
+    play(story, store=postgres.database())
+
+
+def find_session_count(conn: Any) -> int:
+    return len(conn.execute(select(auth_sessions.c.id)).all())
+
+
 # --- Rubbish
 
 
@@ -722,3 +787,60 @@ def test_rubbish_is_refused_as_oauth_does(play: Play, path: str, body: bytes) ->
             assert answer.headers["cache-control"] == "no-store"
 
     play(story)
+
+
+_KEYS = [
+    *("grant_type", "client_id", "client_secret", "code", "code_verifier", "redirect_uri", "refresh_token", "scope"),
+    *("device_code", "token", "token_type_hint", "response_type", "state", "prompt", "code_challenge", "claims"),
+    *("code_challenge_method", "response_mode", "access_type", "nonce", "max_age", "id_token_hint", "audience"),
+]
+_VALUES = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(
+        [
+            *("authorization_code", "refresh_token", "client_credentials", "password", DEVICE_GRANT),
+            *("code", "token", "none", "S256", "plain", "openid", COMPUTE_SCOPE, LOOPBACK, "fragment", "form_post"),
+            *(Program().client_id, Program().client_id.upper(), OFFICIAL_CLIENT_ID, "http://[::1", "x" * 5000),
+        ]
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    engine = make_engine(f"sqlite:///{tmp_path_factory.mktemp('fuzz') / 'a.db'}")
+    migrate(engine)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    form=st.lists(st.tuples(st.sampled_from(_KEYS), _VALUES), max_size=8),
+    header=st.one_of(st.none(), st.text(max_size=30), st.text(max_size=30).map(lambda text: f"Basic {text}")),
+    raw=st.one_of(st.none(), st.text(max_size=40)),
+)
+def test_no_request_is_a_fault(
+    connection: Connection, form: list[tuple[str, str]], header: str | None, raw: str | None
+) -> None:
+    text = urlencode(form) if raw is None else raw
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    asking = Asking(
+        base="http://service.example",
+        host="service.example",
+        uri="http://service.example/v2/oauth2/token",
+        body=text,
+        headers=headers if header is None else {**headers, "authorization": header},
+        address=None,
+        now=1000.0,
+        lifetimes=Lifetimes(access_s=1, refresh_s=1, code_s=1, device_code_s=1),
+    )
+    for run in (partial(server.exchange, key=None), server.revoke, server.introspect, server.begin_device):
+        answer = run(connection, asking)
+        assert 200 <= answer.status < 500
+        assert answer.status == 200 or isinstance(answer.document["error"], str)
+    link = replace(asking, body="", uri=f"http://service.example/v2/oauth2/authorize?{text}")
+    checked = server.check_authorization(connection, link)
+    if isinstance(checked, Refused) and checked.location is not None:
+        assert urlsplit(checked.location).hostname == "127.0.0.1"

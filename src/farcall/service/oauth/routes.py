@@ -227,14 +227,13 @@ async def get_userinfo(request: Request) -> Response:
     ),
 )
 async def get_identities(request: Request) -> Response:
-    service = service_of(request)
-    await caller_of(request, *_AUTH_SCOPES)
+    service, caller = service_of(request), await caller_of(request, *_AUTH_SCOPES)
     ids = [canonical_uuid(each, "query parameter 'ids'") for each in _listed(request, "ids")]
     usernames = _listed(request, "usernames")
     if len(ids) + len(usernames) > _LARGEST_LOOKUP:
         raise InvalidRequest(f"At most {_LARGEST_LOOKUP} people can be looked up at once.")
     found = await service.db.read(find_people, ids, usernames)
-    return json_response({"identities": [identity_document(each) for each in found]})
+    return json_response({"identities": [identity_document(each, caller) for each in found]})
 
 
 @router.get(
@@ -242,12 +241,11 @@ async def get_identities(request: Request) -> Response:
     **described("One person by id", returns=_OBJECT, tag="login"),
 )
 async def get_identity(identity_id: str, request: Request) -> Response:
-    service = service_of(request)
-    await caller_of(request, *_AUTH_SCOPES)
+    service, caller = service_of(request), await caller_of(request, *_AUTH_SCOPES)
     found = await service.db.read(find_people, [canonical_uuid(identity_id, "identity id")])
     if not found:
         raise NotFound(f"There is no identity {identity_id}.")
-    return json_response({"identity": identity_document(found[0])})
+    return json_response({"identity": identity_document(found[0], caller)})
 
 
 @router.get(
@@ -458,8 +456,10 @@ def _with_error(asked: AuthorizationAsked, error: str) -> str:
 
 
 async def _answered(request: Request, ask: Callable[[], Awaitable[Answer]]) -> Response:
-    """Run a program's request; who guesses secrets has to wait."""
+    """Run a program's request; who asks too often, or guesses secrets, has to wait."""
     service, address = service_of(request), address_key(client_address(request))
+    if service.rate.take(f"address {address}", service.clock()):
+        raise RateLimited("Too many requests from this address. Wait a moment.", {"retry_after_s": 1})
     wait_s = service.secret_guesses.wait_s(address, time.monotonic())
     if wait_s:
         raise RateLimited(

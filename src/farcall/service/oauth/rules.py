@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from farcall.service.accounts.rules import Cut
+from farcall.service.accounts.rules import Cut, Identity
 from farcall.service.clients.rules import Client
 from farcall.service.users.rules import Person
 from farcall.wire.auth import (
@@ -212,13 +212,16 @@ def provider_id(provider: str | None) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, provider or "farcall:local"))
 
 
-def identity_document(person: Person) -> dict[str, Any]:
-    """One item of GET /v2/api/identities. Source: wire protocol, other Auth routes."""
+def identity_document(person: Person, asker: Identity) -> dict[str, Any]:
+    """One item of GET /v2/api/identities. E-mail addresses are for oneself and for administrators.
+
+    Source: wire protocol, other Auth routes.
+    """
     return {
         "id": person.id,
         "username": person.username,
         "name": person.display_name,
-        "email": person.email,
+        "email": person.email if asker.is_admin or person.id in asker.linked else None,
         "organization": person.organization,
         "status": "closed" if person.disabled_at is not None else "used",
         "identity_provider": provider_id(person.provider),

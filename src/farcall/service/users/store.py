@@ -83,7 +83,7 @@ def find_people(
 ) -> Sequence[Person]:
     """Those of these ids or user names (in any case), or all identities of one person; by name."""
     conditions: list[ColumnElement[bool]] = [identities.c.id.in_(ids)]
-    conditions += [func.lower(identities.c.username).in_([each.lower() for each in usernames])]
+    conditions += [func.lower(identities.c.username).in_([each.lower() for each in usernames if "\0" not in each])]
     if person_id is not None:
         conditions += [identities.c.person_id == person_id, identities.c.id == person_id]
     statement = select(*_PERSON).select_from(_WITH_ACCOUNT).where(or_(*conditions)).order_by(_NAME)
@@ -110,6 +110,8 @@ def one_person(conn: Connection, name_or_id: str, local_domain: str) -> Person:
 def find_local_account(conn: Connection, name: str, local_domain: str) -> LocalAccount | None:
     """The account that somebody wants to log in to, by whole name, or without the local domain."""
     plain = name.strip().lower()
+    if "\0" in plain:
+        return None  # PostgreSQL would take it for a fault
     if "@" not in plain:
         try:
             plain = local_username(plain, local_domain)
