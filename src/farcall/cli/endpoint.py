@@ -27,7 +27,7 @@ import click
 
 from farcall import __version__
 from farcall.cli import login as logins
-from farcall.cli.protection import Protection, ProtectionIncomplete, protection_options
+from farcall.cli.protection import Protection, protection_options
 from farcall.client.settings import user_dir
 from farcall.endpoint.directory import EndpointDirectory, Registration, RegistrationUnreadable, find_endpoints
 from farcall.endpoint.pidfile import running_process
@@ -158,8 +158,6 @@ def configure(common: _Common, /, name: str, display_name: str | None, **protect
         create_profile(directory, display_name=display_name, protection=keys)
     except EndpointExists as exc:
         _fail(exc, EX_CANTCREAT)
-    except ProtectionIncomplete as exc:
-        raise click.UsageError(str(exc)) from exc
     except OSError as exc:
         _fail(f"{directory.path} cannot be made: {exc}", EX_CANTCREAT)
     click.echo(f"Created profile for endpoint named <{name}>")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from farcall.wire.errors import FarcallError
 from farcall.wire.messages import is_uuid_text
 
 if TYPE_CHECKING:
@@ -19,10 +18,8 @@ __all__ = ["Protection", "ProtectionIncomplete", "protection_options"]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-class ProtectionIncomplete(FarcallError):
+class ProtectionIncomplete(click.UsageError):
     """The options contradict each other, or something is missing."""
-
-    code = "PROTECTION_INCOMPLETE"
 
 
 def _uuid(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
