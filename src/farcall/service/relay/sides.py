@@ -12,8 +12,6 @@ from farcall.service.relay import store
 from farcall.service.relay.feed import Window
 from farcall.service.relay.feeding import ResultFeeds
 from farcall.service.relay.rabbit.address import BrokerAddress
-from farcall.service.relay.rabbit.copies import ResultCopies
-from farcall.service.relay.rabbit.transport import RabbitTransport
 from farcall.service.relay.results_out import ResultsOut
 from farcall.service.relay.transport import EmbeddedTransport, Transport
 from farcall.service.settings import ServiceSettings
@@ -67,6 +65,9 @@ def rabbitmq_side(
         takes_in: this process feeds endpoints and takes results.
         is_mine: which endpoints it feeds.
     """
+    # Here, since it brings an HTTP and an AMQP client along, which a service with its own broker has no use for.
+    from farcall.service.relay.rabbit.copies import ResultCopies
+    from farcall.service.relay.rabbit.transport import RabbitTransport
 
     async def task_queues() -> list[str]:
         queues = await db.read(store.read_task_queues)
