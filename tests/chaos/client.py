@@ -83,8 +83,8 @@ class ChaosClient:
             followed.append(future)
         accepting.put((-1, "", None))
         noting.join()
-        for future in followed:
-            future.exception()
+        for each in followed:
+            each.exception()
         for executor in self._executors.values():
             executor.shutdown()
         self._record.write("finished")

@@ -248,8 +248,8 @@ class ChaosSystem:
             site = sites[which % len(sites)]
             for execution in reversed(read_executions(self.executions)):
                 # Who ran the last call is most likely to run one now.
-                if execution.endpoint == site and (process := self._ours(execution.pid)) is not None:
-                    return f"worker of {site}", process
+                if execution.endpoint == site and (worker := self._ours(execution.pid)) is not None:
+                    return f"worker of {site}", worker
         return None
 
     def _ours(self, pid: int) -> psutil.Process | None:
