@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
 from benchmarks import loads
+from benchmarks.players import server_environment
 from farcall import Executor
 from farcall.testing.processes import EndpointProcess, ProcessSystem, process_system
 
@@ -32,8 +34,9 @@ MIB = 1024 * 1024
 class Meter:
     """CPU time and proportional memory of the system's processes, by role."""
 
-    def __init__(self, system: ProcessSystem, endpoint: EndpointProcess) -> None:
+    def __init__(self, system: ProcessSystem, endpoint: EndpointProcess, servers: Mapping[str, int]) -> None:
         self._roots = {"service": system.service.pid, "endpoint": endpoint.pid}
+        self._servers = servers
 
     def _processes(self) -> dict[str, list[psutil.Process]]:
         service = psutil.Process(self._roots["service"])
@@ -43,6 +46,7 @@ class Meter:
             "service": [service, *service.children(recursive=True)],
             "agent": [agent],
             "engine_and_workers": agent.children(recursive=True),
+            **{role: [psutil.Process(pid), *psutil.Process(pid).children(True)] for role, pid in self._servers.items()},
         }
 
     def cpu_s(self) -> dict[str, float]:
@@ -54,7 +58,8 @@ class Meter:
             role: sum(p.memory_full_info().pss for p in processes) / MIB
             for role, processes in self._processes().items()
         }
-        return {"service": sums["service"], "endpoint": sums["agent"] + sums["engine_and_workers"]}
+        servers = {role: sums[role] for role in self._servers}
+        return {"service": sums["service"], "endpoint": sums["agent"] + sums["engine_and_workers"], **servers}
 
 
 def measure_htex(root: Path, tasks: int) -> dict[str, float]:
@@ -65,10 +70,15 @@ def measure_processes(root: Path, tasks: int) -> dict[str, float]:
     return _measure(root, tasks, PROCESSES)
 
 
-def _measure(root: Path, tasks: int, config: str) -> dict[str, float]:
-    with process_system(root) as system:
+def measure_servers(root: Path, tasks: int) -> dict[str, float]:
+    """As `measure_processes`, over PostgreSQL and RabbitMQ."""
+    return _measure(root, tasks, PROCESSES, "servers")
+
+
+def _measure(root: Path, tasks: int, config: str, setup: str = "embedded") -> dict[str, float]:
+    with server_environment(setup) as (settings, on_start, servers), process_system(root, settings, on_start) as system:
         endpoint = system.endpoint("bench", config)
-        meter = Meter(system, endpoint)
+        meter = Meter(system, endpoint, servers)
         with Executor(endpoint_id=endpoint.id) as executor:
             executor.submit(loads.noop).result(timeout=120)
             figures = _idle(meter)
@@ -88,6 +98,6 @@ def _idle(meter: Meter) -> dict[str, float]:
     time.sleep(IDLE_WINDOW_S)  # the window is what is measured
     after = meter.cpu_s()
     figures = {f"idle_pss_{role}_mib": value for role, value in meter.pss_mib().items()}
-    for role in ("service", "agent", "engine_and_workers"):
+    for role in before.keys() - {"client"}:
         figures[f"idle_cpu_{role}_percent"] = (after[role] - before[role]) / IDLE_WINDOW_S * 100
     return figures

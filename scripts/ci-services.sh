@@ -24,6 +24,11 @@ postgresql() {
     need postgresql "/usr/lib/postgresql/*/bin/initdb"
 }
 
+haproxy() {
+    # Its package would run it, with a configuration that listens nowhere; the tests start their own.
+    need haproxy "/usr/sbin/haproxy"
+}
+
 rabbitmq() {
     # Its package would run a node; the tests make their own. The plugins that they need come with it.
     if [ "$(id -u)" = 0 ] && [ ! -e /usr/lib/rabbitmq/bin/rabbitmq-server ] && [ ! -e /usr/sbin/policy-rc.d ]; then
@@ -34,7 +39,26 @@ rabbitmq() {
     need rabbitmq-server "/usr/lib/rabbitmq/lib/rabbitmq_server-*/plugins/rabbitmq_auth_backend_http-*"
 }
 
+network() {
+    # For the second host (a network namespace) whose cable the chaos suite pulls.
+    need iproute2 "/*bin/ip"
+}
+
+nodejs() { # for the OpenID Connect provider; npm fetches its package at the first test
+    need nodejs "/usr/bin/node"
+    need npm "/usr/bin/npm"
+}
+
+chromium() { # for the tests of the login pages
+    need chromium "/usr/bin/chromium"
+    need fonts-dejavu-core "/usr/share/fonts/truetype/dejavu"
+}
+
 missing=0
 postgresql
+haproxy
 rabbitmq
+network
+nodejs
+chromium
 exit $((missing * 69))

@@ -78,7 +78,7 @@ class PostgresServer:
 
     def kill(self) -> None:
         """SIGKILL of the postmaster; returns when its children have noticed, too."""
-        postmaster = psutil.Process(int((self.home / "data" / "postmaster.pid").read_text().split()[0]))
+        postmaster = self._postmaster()
         postmaster.suspend()  # so that it makes no more children
         ends = [os.pidfd_open(each.pid) for each in (postmaster, *postmaster.children())]
         postmaster.kill()
@@ -87,6 +87,14 @@ class PostgresServer:
             os.close(end)
         # Where nobody reaps the dead, their numbers stay taken, and the file would keep the next one from starting.
         (self.home / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def processes(self) -> list[psutil.Process]:
+        """The postmaster and its children, as they are now."""
+        postmaster = self._postmaster()
+        return [postmaster, *postmaster.children()]
+
+    def _postmaster(self) -> psutil.Process:
+        return psutil.Process(int((self.home / "data" / "postmaster.pid").read_text().split()[0]))
 
     def database(self) -> str:
         """The URL, with password, of a new empty database."""

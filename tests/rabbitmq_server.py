@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 _DEBIAN = Path("/usr/lib/rabbitmq/bin")
@@ -61,9 +62,14 @@ def find_program() -> Path | None:
 
 
 class Forwarder:
-    """Leads connections to a port of this machine; closes them while it leads nowhere."""
+    """Leads connections to a port of this machine; closes them while nobody listens there.
+
+    Attributes:
+        was_in_vain: set when it had to close one.
+    """
 
     def __init__(self) -> None:
+        self.was_in_vain = threading.Event()
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self.target: int | None = None
@@ -86,6 +92,7 @@ class Forwarder:
                 server = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
                 client.close()
+                self.was_in_vain.set()
                 continue
             for source, sink in ((client, server), (server, client)):
                 threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
@@ -183,6 +190,10 @@ class RabbitServer:
         """Delete its data, while it does not run: at the next start it knows no queue."""
         assert self._process is None
         shutil.rmtree(self.home / "mnesia")
+
+    def processes(self) -> list[psutil.Process]:
+        """All of it, as it is now."""
+        return [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
 
     def clear(self) -> None:
         """Delete all queues."""

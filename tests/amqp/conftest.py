@@ -6,19 +6,24 @@ import asyncio
 import os
 import socket
 import struct
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pika
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # pytest's importlib mode leaves it out
+
 from farcall.amqp import AmqpConnection, Backoff, Connection, Event
 from farcall.amqp.memory import MemoryBroker
 from farcall.broker import Broker, BrokerServer, serve
+from rabbitmq_server import rabbitmq_server
 
 WAIT_S = 30
 QUICK = Backoff(first_s=0.01, ceiling_s=0.05)
@@ -460,10 +465,18 @@ def relay_to(request: pytest.FixtureRequest) -> Callable[[int], Relay]:
     return make
 
 
-RABBITMQ_URL = os.environ.get("FARCALL_TEST_RABBITMQ_URL", "")
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> Iterator[str]:
+    """FARCALL_TEST_RABBITMQ_URL (amqp://user:password@host:port/vhost), or a server of our own."""
+    given = os.environ.get("FARCALL_TEST_RABBITMQ_URL")
+    if given is not None:
+        yield given
+        return
+    with rabbitmq_server() as server:
+        yield server.url
 
 
-@pytest.fixture(params=["memory", "embedded"] + (["rabbitmq"] if RABBITMQ_URL else []))
+@pytest.fixture(params=["memory", "embedded", "rabbitmq"])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     made: Site
     if request.param == "memory":
@@ -472,8 +485,8 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         url = request.getfixturevalue("embedded").url
         made = TcpSite(url, url.replace("secret", "wrong"))
     else:
-        password = urlsplit(RABBITMQ_URL).password
-        made = TcpSite(RABBITMQ_URL, RABBITMQ_URL.replace(f":{password}@", ":wrong@"))
+        url = request.getfixturevalue("rabbitmq_url")
+        made = TcpSite(url, url.replace(f":{urlsplit(url).password}@", ":wrong@"))
     yield made
     made.close()
 

@@ -10,6 +10,7 @@ import pytest
 
 from farcall.amqp import (
     Backoff,
+    BindQueue,
     Connected,
     ConnectFailed,
     Connection,
@@ -17,10 +18,20 @@ from farcall.amqp import (
     ConsumerLost,
     ConsumerReady,
     CredentialRefused,
+    DeclareExchange,
+    DeclareQueue,
+    DeleteQueue,
     Delivery,
     Disconnected,
+    Done,
+    Failed,
+    Operation,
+    Operator,
+    OperatorReady,
+    Outcome,
     PublisherLost,
     PublisherReady,
+    PurgeQueue,
     UsedAfterFork,
 )
 from farcall.wire import errors as wire_errors
@@ -53,14 +64,6 @@ def lane(site: Any) -> Lane:
 
 def numbers(count: int) -> list[bytes]:
     return [b"%d" % number for number in range(count)]
-
-
-@pytest.mark.skipif(
-    not os.environ.get("FARCALL_TEST_RABBITMQ_URL"),
-    reason="without FARCALL_TEST_RABBITMQ_URL (amqp://user:password@host:port/vhost) RabbitMQ is left out here",
-)
-def test_the_contract_is_run_on_rabbitmq_too(request) -> None:
-    assert any("[rabbitmq" in item.name for item in request.session.items)
 
 
 # --- Publishing -------------------------------------------------------------------------------------------------
@@ -616,3 +619,118 @@ def test_a_forked_child_is_told_that_the_connection_is_its_parents(site, lane, r
     publisher.publish(b"from the parent", lane.kwargs, recorder)
     assert recorder.wait_count(1) == [True]
     assert site.bodies(lane.queue, 1) == [b"from the parent"]
+
+
+# --- Queues on demand -------------------------------------------------------------------------------------------
+
+
+def perform(operator: Operator, *operations: Operation) -> list[Outcome]:
+    """All asked at once; the outcomes in their order."""
+    found: list[Outcome] = []
+    all_done = threading.Semaphore(0)
+
+    def on_outcome(outcome: Outcome) -> None:
+        found.append(outcome)
+        all_done.release()
+
+    for operation in operations:
+        operator.perform(operation, on_outcome)
+    for _ in operations:
+        assert all_done.acquire(timeout=WAIT_S)
+    return found
+
+
+def test_an_operator_makes_empties_and_removes_what_publishers_and_consumers_need(site, events) -> None:
+    exchange, queue = site.name("made.exchange"), site.name("made.queue")
+    connection = site.connect(on_event=events)
+    operator = connection.operator()
+    events.wait(OperatorReady)
+    made = perform(
+        operator,
+        DeclareExchange(name=exchange),
+        DeclareQueue(name=queue),
+        BindQueue(queue=queue, exchange=exchange, routing_key="key"),
+    )
+    assert made == [Done(), Done(), Done()]
+    publisher = connection.publisher(exchange, queue)
+    for body in numbers(3):
+        publisher.publish(body, {"exchange": exchange, "routing_key": "key"})
+    assert publisher.wait_confirmed(WAIT_S)
+    assert perform(operator, DeclareQueue(name=queue), PurgeQueue(name=queue)) == [Done(messages=3), Done(messages=3)]
+    assert perform(operator, DeleteQueue(name=queue)) == [Done()]
+
+
+def test_a_refused_operation_keeps_none_behind_it_back(site, events) -> None:
+    queue, missing = site.name("queue"), site.name("missing")
+    operator = site.connect(on_event=events).operator()
+    events.wait(OperatorReady)
+    first, second, third, fourth = perform(
+        operator,
+        DeclareQueue(name=missing, passive=True),
+        DeclareQueue(name=queue),
+        PurgeQueue(name=missing),
+        DeclareQueue(name=queue, passive=True),
+    )
+    assert isinstance(first, Failed)
+    assert isinstance(third, Failed)
+    assert (first.code, third.code) == (404, 404)
+    assert (second, fourth) == (Done(), Done())
+    perform(operator, DeleteQueue(name=queue))
+
+
+def test_a_queue_says_how_many_consume_it_and_is_kept_while_they_do(site, lane, events, recorder) -> None:
+    connection = site.connect(on_event=events)
+    operator = connection.operator()
+    connection.consume(lane.queue, recorder.extend)
+    events.wait(ConsumerReady)
+    assert perform(operator, DeclareQueue(name=lane.queue, passive=True)) == [Done(consumers=1)]
+    (refused,) = perform(operator, DeleteQueue(name=lane.queue, if_unused=True))
+    assert isinstance(refused, Failed)
+    assert refused.code == 406
+
+
+def test_an_operation_without_a_connection_fails_and_the_operator_tells_when_to_begin_anew(site, lane, events) -> None:
+    operator = site.connect(on_event=events).operator()
+    events.wait(OperatorReady)
+    site.refuse(True)
+    site.cut()
+    events.wait(Disconnected)
+    (failed,) = perform(operator, DeclareQueue(name=lane.queue, passive=True))
+    assert isinstance(failed, Failed)
+    assert failed.code == 0
+    site.refuse(False)
+    events.wait(OperatorReady)
+    assert perform(operator, DeclareQueue(name=lane.queue, passive=True)) == [Done()]
+
+
+# --- Publishers whose messages are not worth repeating -----------------------------------------------------------
+
+
+def test_without_resends_what_was_not_confirmed_is_dropped_with_the_channel(site, lane, events, recorder) -> None:
+    connection = site.connect(on_event=events)
+    publisher = connection.publisher(lane.exchange, lane.queue, resends=False)
+    events.wait(PublisherReady)
+    site.refuse(True)
+    site.cut()
+    events.wait(Disconnected)
+    publisher.publish(b"lost", lane.kwargs, recorder)
+    assert recorder.wait_count(1) == [False]
+    site.refuse(False)
+    events.wait(PublisherReady)
+    publisher.publish(b"sent", lane.kwargs, recorder)
+    assert recorder.wait_count(2) == [False, True]
+    assert site.bodies(lane.queue, 1) == [b"sent"]
+
+
+def test_a_callback_follows_the_confirms_of_everything_before_it(site, lane) -> None:
+    order: list[str] = []
+    done = threading.Event()
+    publisher = site.connect().publisher(lane.exchange, lane.queue)
+    for number in range(20):
+        publisher.publish(b"x", lane.kwargs, lambda ok, number=number: order.append(f"{number} {ok}"))
+    publisher.after_confirmed(lambda: (order.append("after"), done.set()))
+    assert done.wait(WAIT_S)
+    assert order == [*(f"{number} True" for number in range(20)), "after"]
+    done.clear()
+    publisher.after_confirmed(done.set)  # nothing is under way
+    assert done.wait(WAIT_S)

@@ -148,6 +148,10 @@ class Scene:
         for link in self.links:
             link.close()
         self.thread.stop()
+        self.start_again()
+
+    def start_again(self) -> None:
+        """The second half of `restart`."""
         self.thread = self._start(**self.broker.settings)
         self.broker.serves(self.thread)
         self._count_results()

@@ -290,3 +290,52 @@ def test_who_does_not_understand_cancellations_is_sent_none() -> None:
     feed.committed(entries(1))
     assert feed.withdrawn(entry(1), tell=False) == []
     assert published(feed.withdrawn(entry(1))) == [1]
+
+
+# --- Brokers that do not tell what was acknowledged ---------------------------------------------------------------
+
+
+def by_ends() -> Feed:
+    feed = Feed(WINDOW, by_ends=True)
+    asked = page_asked(feed.attached())
+    assert asked is not None
+    feed.page(asked.epoch, entries(1, 2, 3, 4), is_last=False)
+    assert feed.unacknowledged == 4
+    return feed
+
+
+def test_room_comes_of_tasks_that_end_in_whatever_order() -> None:
+    feed = by_ends()
+    assert feed.ended([3]) == []
+    asked = page_asked(feed.ended([1, 9]))  # the last was not published
+    assert asked is not None
+    assert (asked.after, asked.messages) == (4, 2)
+
+
+def test_an_end_counts_once() -> None:
+    feed = by_ends()
+    feed.ended([3])
+    feed.ended([3])
+    assert feed.unacknowledged == 3
+
+
+def test_what_ends_while_a_page_is_read_is_not_published() -> None:
+    feed = by_ends()
+    asked = page_asked(feed.ended([1, 2]))
+    assert asked is not None
+    feed.ended([5])
+    assert published(feed.page(asked.epoch, entries(5, 6), is_last=True)) == [6]
+    assert feed.unacknowledged == 3
+
+
+def test_cancellations_take_no_room() -> None:
+    feed = by_ends()
+    feed.ended([1])
+    assert published(feed.withdrawn(entry(1))) == [1]
+    assert feed.unacknowledged == 3
+
+
+def test_ends_of_which_only_the_number_is_known_make_room_too() -> None:
+    feed = by_ends()
+    assert page_asked(feed.settled(2)) is not None
+    assert feed.unacknowledged == 2

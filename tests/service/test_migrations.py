@@ -59,6 +59,7 @@ def test_a_schema_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     migrate(engine)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(text("UPDATE settings SET value = '9999' WHERE key = 'oldest_code'"))
     with pytest.raises(SchemaTooNew, match="9999.*Upgrade Farcall"):
         migrate(engine)
 

@@ -119,7 +119,7 @@ def test_it_is_ready_until_something_is_not(play: Play) -> None:
     async def story(site: Site) -> None:
         assert (await site.get("/readyz")).json() == {"status": "ready"}
         await site.service.relay._sweeper.stop()
-        site.service.relay._transport.close()
+        await site.service.relay._transport.close()
         blocker = sqlite3.connect(site.service.settings.data_dir / "farcall.db")
         blocker.execute("ALTER TABLE settings RENAME TO elsewhere")
         blocker.commit()

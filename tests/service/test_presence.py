@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from farcall.service.relay.presence import Presence, after_report, attached, detached, is_online
+from farcall.service.relay.presence import Presence, after_report, as_stored, attached, detached, is_online
 
 REPORT = {"heartbeat_period": 30, "active": True}
 
@@ -43,3 +43,13 @@ def test_a_senseless_period_is_not_believed(period: object) -> None:
     presence = after_report(attached(Presence(), now=0.0), {"heartbeat_period": period}, now=100.0)
     assert presence.period_s >= 5
     assert is_online(presence, now=105.0)
+
+
+def test_the_database_tells_the_same() -> None:
+    goodbye = {"active": False, "heartbeat_period": 30}
+    assert is_online(as_stored(100.0, None, None), now=101.0)
+    assert is_online(as_stored(0.0, {"heartbeat_period": 10}, 100.0), now=125.0)
+    assert not is_online(as_stored(0.0, {"heartbeat_period": 10}, 100.0), now=125.1)
+    assert not is_online(as_stored(None, REPORT, 100.0), now=100.0)
+    assert not is_online(as_stored(100.0, goodbye, 101.0), now=101.0)
+    assert is_online(as_stored(102.0, goodbye, 101.0), now=102.0)

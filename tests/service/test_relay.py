@@ -38,7 +38,6 @@ def test_tasks_wait_in_the_store_and_reach_the_endpoint_when_it_comes(scene: Cal
         "resource_specification": '{"num_nodes": 2}',
         "result_serializers": ["a.B"],
     }
-    assert properties.delivery_mode == 2
     assert (method.exchange, method.routing_key) == ("tasks", f"{here.endpoint_id}.tasks")
 
 

@@ -44,9 +44,9 @@ class World:
         self.bob = accounts.ensure_identity(conn, "bob", is_admin=False, now=NOW)
         self.function_id, self.endpoint_id = new_ids(2)
         new = NewFunction(name="f", code=CODE, description=None, metadata={"a": 1}, public=False, group_id=None)
-        functions.add_function(conn, self.function_id, self.ada.id, new, NOW)
+        functions.add_function(conn, self.function_id, self.ada, new, NOW)
         self.plan = endpoint_rules.plan_registration(EndpointRegistration(endpoint_name="here", direct=True))
-        endpoints.add_endpoint(conn, self.endpoint_id, self.ada, self.plan, "127.0.0.1", "localhost", NOW)
+        endpoints.add_endpoint(conn, self.endpoint_id, self.ada, self.plan, "127.0.0.1", NOW)
 
     def submit(self, count: int = 1, now: float = NOW, **request: Any) -> tasks.Submitted:
         key = request.pop("key", None)
@@ -123,7 +123,7 @@ def test_generations_grow_when_a_credential_is_revoked(world: World) -> None:
     assert accounts.revoke_broker_credential(world.conn, world.ada.id) == 2
     assert accounts.broker_generation(world.conn, sdk) == 2
     agent = BrokerUser(kind=UserKind.ENDPOINT, id=world.endpoint_id, generation=1)
-    endpoints.register_again(world.conn, world.endpoint_id, world.ada, world.plan, None, "localhost", NOW)
+    endpoints.register_again(world.conn, world.endpoint_id, world.ada, world.plan, None, NOW)
     assert accounts.broker_generation(world.conn, agent) == 2
     endpoints.lock_endpoint(world.conn, world.endpoint_id, world.ada, NOW, 5.0)
     assert accounts.broker_generation(world.conn, agent) == 3
@@ -145,13 +145,13 @@ def test_a_registration_replaces_all_that_was_told_before(world: World) -> None:
         metadata={"hostname": "h"},
     )
     register = endpoints.register_again
-    register(world.conn, world.endpoint_id, world.ada, endpoint_rules.plan_registration(full), "::1", "localhost", NOW)
+    register(world.conn, world.endpoint_id, world.ada, endpoint_rules.plan_registration(full), "::1", NOW)
     stored = endpoints.read_endpoint(world.conn, world.endpoint_id)
     assert stored is not None
     assert stored.rights.admins == {world.bob.id}
     assert stored.rights.allowed_functions == {world.function_id}
     assert (stored.display_name, stored.metadata, stored.ip_address) == ("Here", {"hostname": "h"}, "::1")
-    register(world.conn, world.endpoint_id, world.ada, world.plan, None, "localhost", NOW)
+    register(world.conn, world.endpoint_id, world.ada, world.plan, None, NOW)
     stored = endpoints.read_endpoint(world.conn, world.endpoint_id)
     assert stored is not None
     assert stored.rights.admins == frozenset()
@@ -163,7 +163,7 @@ def test_lists_show_ones_own_or_all_that_one_may_see(world: World) -> None:
     def add(**told: Any) -> str:
         endpoint_id = new_id()
         plan = endpoint_rules.plan_registration(EndpointRegistration(endpoint_name="e", direct=True, **told))
-        endpoints.add_endpoint(world.conn, endpoint_id, world.bob, plan, None, "localhost", NOW)
+        endpoints.add_endpoint(world.conn, endpoint_id, world.bob, plan, None, NOW)
         return endpoint_id
 
     public, shared, _ = add(public=True), add(admins=[world.ada.id]), add()
@@ -182,6 +182,25 @@ def test_reports_are_kept(world: World) -> None:
     stored = endpoints.read_endpoint(world.conn, world.endpoint_id)
     assert stored is not None
     assert (stored.last_report, stored.last_seen_at) == ({"total_workers": 2}, NOW)
+
+
+def test_a_report_that_comes_late_to_be_written_does_not_replace_a_newer_one(world: World) -> None:
+    endpoints.write_reports(world.conn, [(world.endpoint_id, '{"total_workers":2}', NOW)])
+    endpoints.write_reports(world.conn, [(world.endpoint_id, '{"total_workers":1}', NOW - 1)])
+    stored = endpoints.read_endpoint(world.conn, world.endpoint_id)
+    assert stored is not None
+    assert stored.last_report == {"total_workers": 2}
+
+
+def test_who_is_attached_can_be_read(world: World) -> None:
+    assert endpoints.read_attached(world.conn) == []
+    endpoints.write_attached(world.conn, {world.endpoint_id: NOW, "nobody": None})
+    assert endpoints.read_attached(world.conn) == [(world.endpoint_id, NOW, None, None)]
+    endpoints.write_reports(world.conn, [(world.endpoint_id, '{"active":true}', NOW + 1)])
+    assert endpoints.read_attached(world.conn) == [(world.endpoint_id, NOW, {"active": True}, NOW + 1)]
+    endpoints.write_attached(world.conn, {world.endpoint_id: None})
+    assert endpoints.read_attached(world.conn) == []
+    assert world.endpoint_id in list(endpoints.read_endpoint_queues(world.conn))
 
 
 # --- submission
@@ -210,7 +229,7 @@ def test_a_submission_is_stored_with_everything_that_its_tasks_need(world: World
 
 
 def test_a_refused_submission_leaves_nothing(world: World) -> None:
-    functions.delete_function(world.conn, world.function_id, world.ada.id, NOW)
+    functions.delete_function(world.conn, world.function_id, world.ada, NOW)
     with pytest.raises(FunctionNotFound):
         world.submit()
     assert world.count(tables.tasks) == world.count(tables.task_groups) == world.count(tables.submissions) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ import pytest
 from farcall import Executor
 from farcall.testing.processes import EndpointProcess, ProcessSystem, process_system
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for postgres_server
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the servers, certificates and the chaos suite
+sys.path.insert(0, str(Path(__file__).parent))  # for web_person
+
+from set_ups import Servers, running_servers
 
 PROCESSES = """\
 engine:
@@ -36,6 +40,8 @@ engine:
     max_blocks: 1
 """
 
+SET_UPS = ("embedded", "servers")
+
 ENGINES = {"processes": PROCESSES, "threads": THREADS, "parsl": PARSL}
 
 
@@ -46,10 +52,40 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.system)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests that are marked `on_servers` run in both set-ups, others in the embedded one."""
+    is_marked = next(metafunc.definition.iter_markers("on_servers"), None) is not None
+    names = SET_UPS if is_marked else SET_UPS[:1]
+    for fixture, scope in (("set_up", "function"), ("shared_set_up", "module")):
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, names, scope=scope)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """A PostgreSQL and a RabbitMQ, for one system at a time."""
+    with running_servers() as both:
+        yield both
+
+
+@contextmanager
+def system_in(set_up: str, root: Path, request: pytest.FixtureRequest) -> Iterator[ProcessSystem]:
+    """A system in one of the set-ups."""
+    if set_up == "embedded":
+        with process_system(root) as system:
+            yield system
+        return
+    servers: Servers = request.getfixturevalue("servers")
+    with process_system(root, servers.environment(), on_start=servers.serve) as system:
+        yield system
+
+
 @pytest.fixture(scope="module")
-def shared_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessSystem]:
+def shared_system(
+    shared_set_up: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[ProcessSystem]:
     """One service for the tests of a module that break nothing."""
-    with process_system(tmp_path_factory.mktemp("system")) as system:
+    with system_in(shared_set_up, tmp_path_factory.mktemp("system"), request) as system:
         yield system
 
 
@@ -71,7 +107,7 @@ def executor(endpoint: EndpointProcess) -> Iterator[Executor]:
 
 
 @pytest.fixture
-def system(tmp_path: Path) -> Iterator[ProcessSystem]:
+def system(set_up: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ProcessSystem]:
     """A system of one's own, for tests that kill parts of it."""
-    with process_system(tmp_path / "system") as own:
+    with system_in(set_up, tmp_path / "system", request) as own:
         yield own

@@ -72,6 +72,7 @@ def outcomes(futures: dict[int, Future[Any]]) -> tuple[list[int], list[BaseExcep
     return values, errors
 
 
+@pytest.mark.on_servers
 def test_tasks_survive_a_kill_of_the_service_while_they_run(system: ProcessSystem, tmp_path: Path) -> None:
     log = tmp_path / "runs"
     endpoint = system.endpoint(config=PROCESSES)
@@ -86,6 +87,7 @@ def test_tasks_survive_a_kill_of_the_service_while_they_run(system: ProcessSyste
     assert set(executions(log).values()) == {1}, "a task ran twice although no agent and no worker died"
 
 
+@pytest.mark.on_servers
 def test_submissions_survive_a_kill_of_the_service(system: ProcessSystem, tmp_path: Path) -> None:
     log = tmp_path / "runs"
     endpoint = system.endpoint(config=PROCESSES)
@@ -108,6 +110,7 @@ def test_submissions_survive_a_kill_of_the_service(system: ProcessSystem, tmp_pa
     assert set(executions(log).values()) == {1}, "a repeated submission ran twice"
 
 
+@pytest.mark.on_servers
 def test_a_killed_agent_loses_no_task_and_runs_none_twice(system: ProcessSystem, tmp_path: Path) -> None:
     log = tmp_path / "runs"
     endpoint = system.endpoint(config=PROCESSES)
@@ -141,6 +144,7 @@ def test_a_killed_parsl_agent_follows_the_retry_policy(system: ProcessSystem, tm
     assert max(executions(log).values()) <= 1 + retries
 
 
+@pytest.mark.on_servers
 def test_tasks_survive_a_kill_of_service_and_agent_together(system: ProcessSystem, tmp_path: Path) -> None:
     log = tmp_path / "runs"
     endpoint = system.endpoint(config=PROCESSES)
@@ -220,6 +224,7 @@ def test_no_process_outlives_a_killed_agent(system: ProcessSystem, config: str) 
     assert alive == [], [p.cmdline() for p in alive]
 
 
+@pytest.mark.on_servers
 def test_a_killed_client_finds_its_results_later(system: ProcessSystem, tmp_path: Path) -> None:
     log = tmp_path / "runs"
     endpoint = system.endpoint(config=PROCESSES)
@@ -252,6 +257,7 @@ def test_a_killed_client_finds_its_results_later(system: ProcessSystem, tmp_path
     assert set(executions(log).values()) == {1}
 
 
+@pytest.mark.on_servers
 def test_tasks_wait_for_an_endpoint_that_is_away(system: ProcessSystem, tmp_path: Path) -> None:
     log = tmp_path / "runs"
     endpoint = system.endpoint(config=PROCESSES)
@@ -267,6 +273,7 @@ def test_tasks_wait_for_an_endpoint_that_is_away(system: ProcessSystem, tmp_path
     assert set(executions(log).values()) == {1}
 
 
+@pytest.mark.on_servers
 def test_an_orderly_stop_loses_nothing(system: ProcessSystem, tmp_path: Path) -> None:
     log = tmp_path / "runs"
     endpoint = system.endpoint(config=PROCESSES)

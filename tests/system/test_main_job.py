@@ -16,6 +16,8 @@ from farcall import Client, Executor, ShellFunction
 from farcall.testing.functions import by_value
 from farcall.testing.processes import EndpointProcess, ProcessSystem
 
+pytestmark = pytest.mark.on_servers
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

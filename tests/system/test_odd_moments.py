@@ -120,6 +120,7 @@ def test_a_forked_child_may_open_its_own_executor(endpoint: EndpointProcess) -> 
         assert ex.submit(double, 2).result(timeout=TIMEOUT_S) == 4
 
 
+@pytest.mark.on_servers
 def test_a_deleted_endpoint_ends_all_its_futures(system: ProcessSystem, tmp_path: Path) -> None:
     endpoint = system.endpoint(config=PROCESSES)
     started, hold = str(tmp_path / "started"), str(tmp_path / "hold")
@@ -144,6 +145,7 @@ def test_a_deleted_endpoint_ends_all_its_futures(system: ProcessSystem, tmp_path
         pass
 
 
+@pytest.mark.on_servers
 def test_tasks_of_a_function_that_was_deleted_still_run(system: ProcessSystem) -> None:
     endpoint = system.endpoint(config=PROCESSES)
     client = Client()
@@ -162,6 +164,7 @@ def test_tasks_of_a_function_that_was_deleted_still_run(system: ProcessSystem) -
             ex.submit_to_registered_function(function, (1,)).result(timeout=TIMEOUT_S)
 
 
+@pytest.mark.on_servers
 def test_a_service_that_stood_still_goes_on(system: ProcessSystem, tmp_path: Path) -> None:
     log = tmp_path / "runs"
     endpoint = system.endpoint(config=PROCESSES)
@@ -199,6 +202,7 @@ def test_an_agent_that_stood_still_goes_on(system: ProcessSystem, tmp_path: Path
     assert set(executions(log).values()) == {1}
 
 
+@pytest.mark.on_servers
 def test_a_copied_endpoint_directory_replaces_and_does_not_double(system: ProcessSystem, tmp_path: Path) -> None:
     log = tmp_path / "runs"
     first = system.endpoint("first", PROCESSES)

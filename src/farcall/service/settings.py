@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from farcall.service.oidc.provider import OidcProvider
 from farcall.wire import limits
 
 __all__ = ["ServiceSettings"]
@@ -21,11 +22,16 @@ class ServiceSettings:
 
     Attributes:
         data_dir: holds the database, the log and the state files; private to the operator.
+        role: what this process does of what a service does: answer HTTP ("api"), hand tasks and results on ("relay"),
+            or both. Several processes need PostgreSQL and RabbitMQ; see `farcall.service.roles`.
         store: URL of PostgreSQL or SQLite, passwords and all: never shown or logged; None means SQLite in
             `data_dir`.
         public_host: host name put into the broker URLs that are handed out; None means the host by which the
             HTTP request reached the service.
         amqp_advertised_port: likewise the port; None means the port that the embedded broker listens on.
+        tls_cert, tls_key: PEM files, for HTTPS and AMQPS; None: no TLS, and None: the key is in `tls_cert`, too.
+        insecure: may listen on a network without TLS.
+        trusted_proxies: addresses and networks whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
         feed_window_messages, feed_window_bytes: how much of one queue may be in the broker unacknowledged.
         page_tasks: rows read from the store at once by a feed.
         presence_write_period_s: at most this long are status reports kept in memory only.
@@ -40,7 +46,8 @@ class ServiceSettings:
         broker_auth_secret: what RabbitMQ must name in the path when it asks about logins; None: only this machine may
             ask.
         broker_window_messages, broker_window_bytes: how much of one endpoint's unfinished tasks may be in RabbitMQ.
-        amqp_advertised_scheme: likewise the scheme; None means that of `broker`, or amqp.
+        amqp_advertised_scheme: likewise the scheme; None means that of `broker`; without one amqps if there is a
+            certificate, else amqp.
         metrics_access: who may read /metrics; see `farcall.service.ops.routes`.
         local_domain: what stands behind the @ in the user names of this service's own accounts.
         access_token_s, refresh_token_s: lifetimes; a refresh token's begins anew each time that it is used.
@@ -48,10 +55,14 @@ class ServiceSettings:
         code_s: how long an authorization code can be changed for tokens, also one that a person copies.
         device_code_s: how long a login on another device may take.
         accounts_check_s: how soon this process notices that rights were taken away elsewhere.
+        ha_function_retention_s: a function for high assurance is deleted so long after its last task.
+        audit_submissions: whether each request that submits tasks is recorded in the audit table.
         log_format: text for people, or one JSON object per line.
+        oidc: providers to log in with, in the order of their buttons.
     """
 
     data_dir: Path
+    role: Literal["all", "api", "relay"] = "all"
     store: str | None = field(default=None, repr=False)
     host: str = "127.0.0.1"
     port: int = 5000
@@ -63,9 +74,16 @@ class ServiceSettings:
     amqp_advertised_port: int | None = None
     amqp_advertised_scheme: Literal["amqp", "amqps"] | None = None
     amqp_heartbeat_s: int = 30
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_minimum_version: Literal["1.2", "1.3"] = "1.2"
+    insecure: bool = False
+    trusted_proxies: tuple[str, ...] = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     metrics_access: Literal["local", "token", "open", "off"] = "local"
+
+    oidc: tuple[OidcProvider, ...] = ()
 
     requests_per_s: float = 200.0
     request_burst: int = 400
@@ -78,6 +96,8 @@ class ServiceSettings:
     idempotency_s: float = 24 * 3600.0
     replay_window_s: float = 120.0
     lock_s: float = 5.0
+    ha_function_retention_s: float = 90 * 24 * 3600.0
+    audit_submissions: bool = True
     token_cache_s: float = 60.0
 
     local_domain: str = "local"

@@ -44,8 +44,9 @@ class DataDirBusy(FarcallError):
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceState:
-    """Who runs and where. `process_start` tells the process from a later one with the same number; `store` holds no
-    password.
+    """Who runs and where. `process_start` tells the process from a later one with the same number; `store` and
+    `broker` hold no password; the latter is empty if the broker is in the service. `tls_cert` is the file with its
+    certificate, empty without TLS.
     """
 
     pid: int
@@ -58,6 +59,9 @@ class ServiceState:
     version: str
     log: str
     store: str = ""
+    tls_cert: str = ""
+    role: str = "all"
+    broker: str = ""
 
 
 class DataDirLock:

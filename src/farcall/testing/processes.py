@@ -12,12 +12,24 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CommandFailed", "EndpointProcess", "ProcessSystem", "ServiceProcess", "kill_and_wait", "process_system"]
+from farcall.client.tokens import TokenStore
+
+__all__ = [
+    "CommandFailed",
+    "EndpointProcess",
+    "ProcessSystem",
+    "ServiceProcess",
+    "SeveralProcesses",
+    "kill_and_wait",
+    "process_system",
+    "several_processes",
+]
 
 _BIN = Path(sys.executable).parent
 COMMAND_TIMEOUT_S = 120
@@ -85,11 +97,18 @@ class _Commands:
 
 
 class ServiceProcess:
-    """One `farcall-service`, detached, on ports of its own that it keeps over restarts."""
+    """One `farcall-service`, detached, on ports of its own that it keeps over restarts.
 
-    def __init__(self, commands: _Commands) -> None:
+    Args:
+        name: of its directory.
+        role: None: it does everything, and clients of the system find it.
+    """
+
+    def __init__(self, commands: _Commands, name: str = "service", role: str | None = None) -> None:
         self._commands = commands
-        self.data_dir = commands.root / "service"
+        self.name = name
+        self.role = role
+        self.data_dir = commands.root / name
         self._ports = ("0", "0")
         self.status: dict[str, Any] = {}
 
@@ -113,10 +132,12 @@ class ServiceProcess:
     def start(self) -> None:
         """Start it and wait until it answers."""
         http, amqp = self._ports
-        self.command("start", "--detach", "--port", http, "--amqp-port", amqp)
+        role = [] if self.role is None else ["--role", self.role]
+        self.command("start", "--detach", "--port", http, "--amqp-port", amqp, *role)
         self.status = json.loads(self.command("status", "--json").stdout)
         self._ports = (str(self.status["port"]), str(self.status["amqp_port"]))
-        self._commands.env["FARCALL_SERVICE_URL"] = self.url
+        if self.role is None:
+            self._commands.env["FARCALL_SERVICE_URL"] = self.url
 
     def command(self, *args: str, status: int | None = 0) -> subprocess.CompletedProcess[str]:
         return self._commands.run("farcall-service", *args, "--data-dir", str(self.data_dir), status=status)
@@ -199,6 +220,43 @@ class ProcessSystem:
             self.service.stop()
 
 
+class SeveralProcesses(ProcessSystem):
+    """A service of several processes, and its endpoints.
+
+    Args:
+        roles: of the service's processes; at least one "api" or "all".
+
+    Attributes:
+        services: by name: role and number, "api-1".
+    """
+
+    def __init__(self, root: Path, extra_env: Mapping[str, str], roles: Sequence[str]) -> None:
+        super().__init__(root, extra_env)
+        self.services: dict[str, ServiceProcess] = {}
+        for role in roles:
+            name = f"{role}-{1 + sum(each.role == role for each in self.services.values())}"
+            self.services[name] = ServiceProcess(self.commands, name, role)
+
+    @property
+    def fronts(self) -> list[ServiceProcess]:
+        """Those that clients may ask."""
+        return [each for each in self.services.values() if each.role != "relay"]
+
+    def start(self, url: str) -> None:
+        """Start all of them, and lead clients to `url`, behind which `fronts` are."""
+        with ThreadPoolExecutor(len(self.services)) as pool:
+            list(pool.map(ServiceProcess.start, self.services.values()))
+        stored = TokenStore(self.root / "user" / "tokens.json").get(self.fronts[0].url)
+        assert stored is not None, "who starts a service is logged in to it"
+        self.commands.env |= {"FARCALL_SERVICE_URL": url, "FARCALL_TOKEN": stored.access_token}
+
+    def close(self) -> None:
+        for endpoint in self.endpoints:
+            endpoint.stop()
+        with ThreadPoolExecutor(len(self.services)) as pool:
+            list(pool.map(ServiceProcess.stop, [each for each in self.services.values() if each.status]))
+
+
 @contextmanager
 def process_system(
     root: Path,
@@ -213,13 +271,39 @@ def process_system(
             stay the same over restarts.
     """
     system = ProcessSystem(root, extra_env)
-    before = {k: v for k, v in os.environ.items() if k.startswith("FARCALL_")}
     system.service.start()
     if on_start is not None:
         on_start(system.service)
+    with _pointed_at(system):
+        yield system
+
+
+@contextmanager
+def several_processes(
+    root: Path, extra_env: Mapping[str, str], roles: Sequence[str], url: str
+) -> Iterator[SeveralProcesses]:
+    """The same with a service of several processes.
+
+    Args:
+        extra_env: names PostgreSQL and RabbitMQ.
+        url: of the load balancer in front of them. It may learn where `fronts` are only when this has started.
+    """
+    system = SeveralProcesses(root, extra_env, roles)
+    try:
+        system.start(url)
+    except BaseException:
+        system.close()
+        raise
+    with _pointed_at(system):
+        yield system
+
+
+@contextmanager
+def _pointed_at(system: ProcessSystem) -> Iterator[None]:
+    before = {k: v for k, v in os.environ.items() if k.startswith("FARCALL_")}
     os.environ.update(system.client_env())
     try:
-        yield system
+        yield
     finally:
         for key in system.client_env():
             os.environ.pop(key, None)

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from farcall import __version__
 from farcall.service.accounts.rules import bearer_token, token_hash
 from farcall.service.accounts.store import broker_generation, ping, revoke_broker_credential, revoke_token
+from farcall.service.cluster.signals import CredentialRevoked, TokenRevoked
 from farcall.service.context import caller_of, host_of, service_of
 from farcall.service.tasks.store import count_by_state
 from farcall.service.web.bodies import json_response
@@ -116,10 +117,12 @@ async def logout(request: Request) -> Response:
     service = service_of(request)
     caller = await caller_of(request)
     key = token_hash(bearer_token(request.headers.get("authorization")) or "")
-    await service.db.write(revoke_token, key, service.clock())
+    await service.db.write(revoke_token, key, service.clock(), announce=lambda _: [TokenRevoked(key)])
     service.authenticator.forget(key)
     # Broker logins belong to the identity, not to one token: its other sessions are cut too, and log in again.
-    generation = await service.db.write(revoke_broker_credential, caller.id)
+    generation = await service.db.write(
+        revoke_broker_credential, caller.id, announce=lambda made: [CredentialRevoked(caller.id, made)]
+    )
     service.relay.credential_revoked(caller.id, generation)
     return json_response({})
 
@@ -164,7 +167,7 @@ async def get_service_status(request: Request) -> Response:
         ServiceStatus(
             version=__version__,
             started_at=service.started_at,
-            endpoints_online=service.relay.reports.online(),
+            endpoints_online=await service.online.online(),
             tasks=await service.db.read(count_by_state),
             results=asdict(service.relay.intake.counters),
         )

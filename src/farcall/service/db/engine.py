@@ -13,7 +13,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -42,6 +42,7 @@ class _Unit:
     args: tuple[Any, ...]
     savepoint: bool
     then: Callable[[Any], None] | None
+    announce: Callable[[Any], Iterable[Any]] | None
     future: asyncio.Future[Any]
     result: Any = None
     error: BaseException | None = field(default=None)
@@ -53,9 +54,14 @@ class Database:
     Args:
         url: of SQLite (a file) or PostgreSQL, with a schema that `migrate` made.
         readers: threads for reading.
+        pack: makes texts for other processes (see `db.listener`) of what the units of a transaction announce.
+            None: no other process uses the store, and nothing is announced.
     """
 
-    def __init__(self, url: str, *, readers: int = 2) -> None:
+    def __init__(
+        self, url: str, *, readers: int = 2, pack: Callable[[Sequence[Any]], Sequence[str]] | None = None
+    ) -> None:
+        self._pack = pack
         self._engine = make_engine(url, pool_size=readers + 1)
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="farcall-db-read")
         self._local = threading.local()
@@ -84,6 +90,7 @@ class Database:
         *args: Any,
         savepoint: bool = False,
         then: Callable[[T], None] | None = None,
+        announce: Callable[[T], Iterable[Any]] | None = None,
     ) -> T:
         """Run `run(connection, *args)` on the writing thread; returns after the commit.
 
@@ -95,6 +102,8 @@ class Database:
                 *before* it writes (a refusal); with one, at any time. Any other exception is a fault: the unit is
                 undone, and the others of its transaction are run again.
             then: called on the event loop with the result, in the order of the commits, before this returns.
+            announce: what the other processes are told with the commit, given the result; called on the writing
+                thread, and only if there can be others.
 
         Raises:
             ServiceUnavailable: the transaction cannot be committed (disk full, database gone).
@@ -103,7 +112,7 @@ class Database:
         future = self._loop.create_future()
         if self._closed:
             raise ServiceUnavailable("The service is stopping; send the request again in a moment.")
-        self._units.put(_Unit(run, args, savepoint, then, future))
+        self._units.put(_Unit(run, args, savepoint, then, announce, future))
         return await future  # type: ignore[no-any-return]  # what `run` returned
 
     async def close(self) -> None:
@@ -152,7 +161,7 @@ class Database:
     # The writing thread.
 
     def _write_loop(self) -> None:
-        session = sessions.WriterSession(self._engine)
+        session = sessions.WriterSession(self._engine, is_shared=self._pack is not None)
         running = True
         while running:
             group, running = self._gather(wait_s=_SETTLE_S if session.is_unsettled else None)
@@ -187,12 +196,12 @@ class Database:
     def _commit(self, session: sessions.WriterSession, group: Sequence[_Unit]) -> None:
         try:
             try:
-                _run_group(session, group)
+                _run_group(session, group, self._pack)
             except sessions.SessionLost as exc:
                 if exc.is_unsettled:
                     raise
                 # Lost before the commit: nothing of it is stored, so it is done again, once, in a new session.
-                _run_group(session, group)
+                _run_group(session, group, self._pack)
         except sessions.SessionLost:
             _fail(group, sessions.no_answer())
         except ServiceUnavailable as exc:
@@ -207,12 +216,15 @@ def _in_transaction(connection: Connection, run: Callable[..., T], args: tuple[A
         return run(connection, *args)
 
 
-def _run_group(session: sessions.WriterSession, group: Sequence[_Unit]) -> None:
+_Pack = Callable[[Sequence[Any]], Sequence[str]]
+
+
+def _run_group(session: sessions.WriterSession, group: Sequence[_Unit], pack: _Pack | None) -> None:
     """Run the units and commit, whether or not some of them fail. Raises what `_try_group` raises."""
     for savepoints in (False, True):
         for unit in group:
             unit.result = unit.error = None
-        if _try_group(session, group, savepoints=savepoints):
+        if _try_group(session, group, pack, savepoints=savepoints):
             break
 
 
@@ -223,7 +235,9 @@ def _fail(group: Sequence[_Unit], error: FarcallError) -> None:
             unit.error = error
 
 
-def _try_group(session: sessions.WriterSession, group: Sequence[_Unit], *, savepoints: bool) -> bool:
+def _try_group(
+    session: sessions.WriterSession, group: Sequence[_Unit], pack: _Pack | None, *, savepoints: bool
+) -> bool:
     """Run the units in one transaction. False: one failed and spoilt it, nothing is stored.
 
     Raises:
@@ -247,7 +261,10 @@ def _try_group(session: sessions.WriterSession, group: Sequence[_Unit], *, savep
                 if not (savepoints or unit.savepoint):
                     transaction.rollback()
                     return False
-        session.commit(transaction, lambda: [(u.then, u.result) for u in group if u.error is None and u.then])
+        texts: Sequence[str] = ()
+        if pack is not None:
+            texts = pack([each for u in group if u.error is None and u.announce for each in u.announce(u.result)])
+        session.commit(transaction, lambda: [(u.then, u.result) for u in group if u.error is None and u.then], texts)
     return True
 
 

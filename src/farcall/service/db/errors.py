@@ -45,8 +45,9 @@ class StoreBusy(StoreError):
 
     def __str__(self) -> str:
         return (
-            f"Another Farcall service uses this database ({self.holder}). One service process may use a database at "
-            "a time: stop the other one, or choose another database with `--store`."
+            f"Another Farcall service uses this database ({self.holder}). Stop it, or choose another database with "
+            "`--store`. Several service processes can share one only if each of them has its store on PostgreSQL "
+            "and its messages on RabbitMQ (`--broker`)."
         )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, RootTransaction
 
 from farcall.service.db.errors import StoreMisnamed
+from farcall.service.db.migrations import HEAD
 from farcall.wire.errors import FarcallError, ServiceUnavailable
 
 if TYPE_CHECKING:
@@ -56,11 +57,17 @@ class SessionLost(Exception):
 
 
 class WriterSession:
-    """The writing thread's connection: opened when it is needed, the only one that writes, replaced when lost."""
+    """The writing thread's connection: opened when it is needed, replaced when lost. No other session writes, or,
+    if the database is shared, no other writes at the same time.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        is_shared: with other processes, that say so as well; PostgreSQL only.
+    """
+
+    def __init__(self, engine: Engine, *, is_shared: bool = False) -> None:
         self._engine = engine
         self._is_postgres = _is_postgres(engine)
+        self._is_shared = is_shared and self._is_postgres
         self._connection: Connection | None = None
         self._backend: int | None = None
         self._unsettled: tuple[Commit, Sequence[Told]] | None = None
@@ -87,10 +94,18 @@ class WriterSession:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[RootTransaction]:
-        """A transaction that is rolled back at the end unless it was committed. Raises SessionLost."""
+        """A transaction that is rolled back at the end unless it was committed. Begins when it is our turn.
+
+        Raises:
+            SessionLost: the database went away.
+            ServiceUnavailable: it does not answer, or another process does not end its turn.
+        """
         connection = self.connection()
         transaction = connection.begin()
         try:
+            if self._is_shared and not postgres().take_turn(connection):
+                _logger.error("Another process does not end its turn", extra={"event": "db.no_turn"})
+                raise no_answer()
             yield transaction
         except SessionLost:
             raise
@@ -106,11 +121,14 @@ class WriterSession:
         if self._connection is not None and is_lost(self._connection):
             self._lose(is_unsettled=False)
 
-    def commit(self, transaction: RootTransaction, told: Callable[[], Sequence[Told]]) -> None:
+    def commit(
+        self, transaction: RootTransaction, told: Callable[[], Sequence[Told]], texts: Sequence[str] = ()
+    ) -> None:
         """Commit. Raises SessionLost.
 
         Args:
             told: what is to be done if this turns out to have been committed after the session was lost.
+            texts: what other processes are told if it is committed.
         """
         if not self._is_postgres:
             try:
@@ -120,7 +138,7 @@ class WriterSession:
                 raise
             return
         assert self._connection is not None
-        mark: Commit | None = postgres().begin_commit(self._connection)
+        mark: Commit | None = postgres().begin_commit(self._connection, texts)
         try:
             transaction.commit()
         except Exception:
@@ -151,10 +169,12 @@ class WriterSession:
         if not self._is_postgres:
             return connection.execution_options(farcall_writes=True)
         try:
-            self._backend = postgres().hold_database(connection, self._backend)
+            self._backend = postgres().hold_database(
+                connection, self._backend, is_shared=self._is_shared, revision=HEAD
+            )
             if self._unsettled is not None:
                 mark, told = self._unsettled
-                was_committed = postgres().was_committed(connection, mark)
+                was_committed = postgres().was_committed(connection, mark, is_shared=self._is_shared)
                 self._unsettled = None
                 if was_committed:
                     self._settled = told

@@ -11,16 +11,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, delete, insert, text
+from sqlalchemy import Connection, Engine, delete, insert, text
 
 from farcall.service.db import sessions
 from farcall.service.db.engine import make_engine
 from farcall.service.db.errors import StoreBusy, StoreError, StoreReadOnly, StoreUnreachable
-from farcall.service.db.migrations import HEAD, SchemaTooNew, migrate, migration_sql, revision_of
+from farcall.service.db.migrations import HEAD, Half, SchemaTooNew, check_schema, migrate, migration_sql, revision_of
+from farcall.service.db.migrations.plan import NEEDED
 from farcall.service.db.tables import settings
 from farcall.wire.errors import FarcallError
 
-__all__ = ["Finding", "check_store", "shown_url", "upgrade_sql", "upgrade_store"]
+__all__ = ["Finding", "check_store", "join_store", "shown_url", "upgrade_sql", "upgrade_store"]
 
 _OLDEST_SERVER: Final = 15
 
@@ -48,36 +49,59 @@ def shown_url(url: str) -> str:
     return str(sessions.postgres().display_url(url)) if sessions.is_postgres_url(url) else url
 
 
-def upgrade_store(url: str) -> bool:
-    """Bring the schema to the newest revision, while no service uses the store. Returns whether that did anything.
+def upgrade_store(url: str, half: Half | None = None) -> bool:
+    """Bring the schema to the newest revision, while no service uses the store; or, by halves, while services do.
+    Returns whether that did anything.
+
+    Args:
+        half: "pre" adds what this release needs, and older ones go on working; "post" removes what only they needed.
 
     Raises:
         SchemaTooNew: a newer release has used it.
-        StoreBusy: a service works on it (PostgreSQL).
+        OldCodeRuns: a running service process needs what would be removed.
+        StoreBusy: a service works on it (PostgreSQL, not by halves).
         StoreUnreachable: the database refuses, or does not answer.
     """
-    engine = make_engine(url)
-    try:
-        with _told_apart(url), contextlib.ExitStack() as closing:
-            if sessions.is_postgres_url(url):
-                connection = closing.enter_context(engine.connect())
-                sessions.postgres().hold_database(connection)
-            return migrate(engine)
-    finally:
-        engine.dispose()
+    with _connected(url) as (engine, connection):
+        if connection is None:
+            return migrate(engine, half)
+        if half is None:
+            sessions.postgres().hold_database(connection)
+            return migrate(engine, connection=connection)
+        with sessions.postgres().migrating(connection) as running:
+            return migrate(engine, half, running=running, connection=connection)
 
 
-def upgrade_sql(url: str) -> str:
+def join_store(url: str) -> bool:
+    """Bring the schema of a store that others may be using to where this release can work with it. Returns whether
+    that did anything. If nobody uses it, it comes to the newest revision.
+
+    Raises:
+        SchemaTooNew, StoreUnreachable: see `upgrade_store`.
+        StoreBusy: a service that shares it with nobody works on it.
+        OldCodeRuns: what is missing builds on something that must not be removed yet.
+    """
+    with _connected(url) as (engine, connection):
+        assert connection is not None, "only PostgreSQL can be shared"
+        sessions.postgres().hold_database(connection, is_shared=True)
+        with sessions.postgres().migrating(connection) as running:
+            found = check_schema(connection)
+            if running and found is not None and found >= NEEDED:
+                return False
+            return migrate(engine, "pre" if running else None, running=running, connection=connection)
+
+
+def upgrade_sql(url: str, half: Half | None = None) -> str:
     """The statements by which `upgrade_store` would change the store; empty if it is up to date."""
     path = url.removeprefix("sqlite:///")
     engine = make_engine(url)
     try:
         with _told_apart(url):
             if path != url and not os.path.exists(path):
-                return migration_sql(engine, None)  # connecting would make the file
+                return migration_sql(engine, None, half)  # connecting would make the file
             with engine.connect() as connection:
                 found = revision_of(connection)
-            return "" if found == HEAD else migration_sql(engine, found)
+            return "" if found == HEAD else migration_sql(engine, found, half)
     finally:
         engine.dispose()
 
@@ -149,11 +173,24 @@ def _check_schema(connection: Connection) -> Iterator[Finding]:
         yield Finding(what="schema", status="ok", text="There are no tables of Farcall in it yet.", remedy=remedy)
         return
     if found > HEAD:
-        yield Finding(what="schema", status="failed", text=str(SchemaTooNew(found)), remedy="Upgrade Farcall.")
-        return
-    if found < HEAD:
-        text_ = f"The schema has revision {found}, and this release needs {HEAD}."
-        remedy = "Stop the service and run `farcall-service migrate`, or start the new release, which does it."
+        try:
+            check_schema(connection)
+        except SchemaTooNew as exc:
+            yield Finding(what="schema", status="failed", text=str(exc), remedy="Upgrade Farcall.")
+            return
+        finally:
+            connection.rollback()
+        text_ = f"The schema has revision {found}, of a newer release, and this one can still use it."
+        yield Finding(what="schema", status="ok", text=text_, remedy="Upgrade Farcall.")
+    elif found < HEAD:
+        text_ = f"The schema has revision {found}, and this release needs {NEEDED}."
+        remedy = (
+            "Stop the service and run `farcall-service migrate`, or start the new release, which does it. "
+            "Where several processes run: `farcall-service migrate --pre`."
+        )
+        if found >= NEEDED:
+            text_ = f"The schema has revision {found}; {HEAD} removes what only older releases need."
+            remedy = "Run `farcall-service migrate --post` when no older release runs any more."
         yield Finding(what="schema", status="warning", text=text_, remedy=remedy)
     else:
         yield Finding(what="schema", status="ok", text=f"The schema is up to date (revision {found}).")
@@ -183,6 +220,18 @@ def _may_create(connection: Connection) -> bool:
 
 def _show(connection: Connection, name: str) -> str:
     return str(connection.execute(text("SELECT current_setting(:name)"), {"name": name}).scalar())
+
+
+@contextlib.contextmanager
+def _connected(url: str) -> Iterator[tuple[Engine, Connection | None]]:
+    """An engine, and a connection if it is of PostgreSQL."""
+    engine = make_engine(url)
+    try:
+        with _told_apart(url), contextlib.ExitStack() as closing:
+            is_postgres = sessions.is_postgres_url(url)
+            yield engine, closing.enter_context(engine.connect()) if is_postgres else None
+    finally:
+        engine.dispose()
 
 
 @contextlib.contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
-from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from farcall.service.accounts.rules import Identity
-from farcall.service.context import caller_of, host_of, service_of
+from farcall.service.cluster.signals import EndpointChange, EndpointChanged, Signal
+from farcall.service.context import caller_of, host_of, peer_of, service_of
 from farcall.service.endpoints import rules, store
 from farcall.service.endpoints.documents import (
     AllowedFunctions,
@@ -24,7 +25,7 @@ from farcall.service.endpoints.documents import (
     console_document,
     endpoint_document,
 )
-from farcall.service.endpoints.store import StoredEndpoint
+from farcall.service.endpoints.store import Registered, Share, StoredEndpoint
 from farcall.service.functions.routes import Deleted
 from farcall.service.ids import canonical_uuid, new_id
 from farcall.service.managers.commands import queue_infos
@@ -35,6 +36,7 @@ from farcall.wire.errors import (
     EndpointNotFound,
     Forbidden,
     InvalidRequest,
+    NotFound,
     ResourceLocked,
 )
 from farcall.wire.rest import EndpointRegistration, QueueInfo, RegistrationResponse, to_document
@@ -51,7 +53,34 @@ class Verification(msgspec.Struct, kw_only=True):
     subscription_admin_verified: bool
 
 
+class Grantee(msgspec.Struct, kw_only=True):
+    """Somebody with whom an endpoint is shared: `kind` is `identity` or `group`; `created_at` in Unix seconds."""
+
+    kind: str
+    id: str
+    name: str
+    created_at: float
+
+
+class Shares(msgspec.Struct, kw_only=True):
+    """With whom an endpoint is shared, and what that means."""
+
+    endpoint_id: str
+    shares: list[Grantee]
+    notice: str
+
+
+class SharesWanted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """PUT …/shares: user names or ids, names or ids of groups. Those that have been there stay."""
+
+    identities: list[str] = []
+    groups: list[str] = []
+
+
 SHAPES: Final = (
+    Grantee,
+    Shares,
+    SharesWanted,
     EndpointRegistration,
     RegistrationResponse,
     EndpointEntry,
@@ -64,6 +93,12 @@ SHAPES: Final = (
 )
 _registration: Final = msgspec.json.Decoder(EndpointRegistration)
 _verification: Final = msgspec.json.Decoder(Verification)
+_shares_wanted: Final = msgspec.json.Decoder(SharesWanted)
+_SHARE_NOTICE: Final = (
+    "Whoever an endpoint is shared with runs any function there as its owner's account on that machine: with the "
+    "owner's files, keys and jobs."
+)
+_SHARES_AT_ONCE: Final = 1000
 _THERE: Final = [EndpointNotFound, EndpointAccessForbidden]
 
 
@@ -73,6 +108,7 @@ _THERE: Final = [EndpointNotFound, EndpointAccessForbidden]
         "Register an endpoint for the first time",
         body=EndpointRegistration,
         returns=RegistrationResponse,
+        errors=[NotFound],
         tag="endpoints",
     ),
 )
@@ -82,6 +118,7 @@ _THERE: Final = [EndpointNotFound, EndpointAccessForbidden]
         "Register an endpoint for the first time (clients of old releases)",
         body=EndpointRegistration,
         returns=RegistrationResponse,
+        errors=[NotFound],
         tag="endpoints",
     ),
 )
@@ -89,11 +126,19 @@ async def register_endpoint(request: Request) -> Response:
     service, caller = service_of(request), await caller_of(request)
     plan = rules.plan_registration(await read_json(request, _registration))
     endpoint_id = new_id()
-    generation = await service.db.write(
-        store.add_endpoint, endpoint_id, caller, plan, _peer(request), host_of(request), service.clock()
+    registered = await service.db.write(
+        store.add_endpoint,
+        endpoint_id,
+        caller,
+        plan,
+        peer_of(request),
+        service.clock(),
+        _is_encrypted(request),
+        host_of(request),
+        announce=_registration_of(endpoint_id, plan.direct),
     )
-    service.relay.endpoint_registered(endpoint_id, generation, is_direct=plan.direct)
-    return _registered(request, endpoint_id, generation, is_direct=plan.direct)
+    service.relay.endpoint_registered(endpoint_id, registered.generation, is_direct=plan.direct)
+    return _registered(request, endpoint_id, registered, is_direct=plan.direct)
 
 
 @router.put(
@@ -102,7 +147,7 @@ async def register_endpoint(request: Request) -> Response:
         "Register an endpoint again: replaces what was told before, and ends an older process of it",
         body=EndpointRegistration,
         returns=RegistrationResponse,
-        errors=[*_THERE, ResourceLocked],
+        errors=[*_THERE, ResourceLocked, NotFound],
         tag="endpoints",
     ),
 )
@@ -110,17 +155,19 @@ async def register_endpoint_again(request: Request, endpoint_id: str) -> Respons
     service, caller = service_of(request), await caller_of(request)
     endpoint_id = _id(endpoint_id)
     plan = rules.plan_registration(await read_json(request, _registration))
-    generation = await service.db.write(
+    registered = await service.db.write(
         store.register_again,
         endpoint_id,
         caller,
         plan,
-        _peer(request),
-        host_of(request),
+        peer_of(request),
         service.clock(),
-        then=partial(service.relay.endpoint_registered, endpoint_id, is_direct=plan.direct),
+        _is_encrypted(request),
+        host_of(request),
+        then=lambda outcome: service.relay.endpoint_registered(endpoint_id, outcome.generation, is_direct=plan.direct),
+        announce=_registration_of(endpoint_id, plan.direct),
     )
-    return _registered(request, endpoint_id, generation, is_direct=plan.direct)
+    return _registered(request, endpoint_id, registered, is_direct=plan.direct)
 
 
 @router.get(
@@ -174,7 +221,7 @@ async def get_endpoint_status(request: Request, endpoint_id: str) -> Response:
     details = dict(report or {})
     if not rules.is_manager(stored.rights, caller):
         details.pop("config_raw", None)
-    is_online = service_of(request).relay.reports.is_online(stored.rights.id)
+    is_online = service_of(request).online.is_online(stored)
     status = "online" if is_online else "offline"
     return json_response(EndpointStatus(status=status, details=details, last_report=reported_at))
 
@@ -219,8 +266,15 @@ async def lock_endpoint_v2(request: Request, endpoint_id: str) -> Response:
 async def delete_endpoint(request: Request, endpoint_id: str) -> Response:
     service, caller = service_of(request), await caller_of(request)
     endpoint_id = _id(endpoint_id)
-    told = service.relay.endpoints_deleted
-    await service.db.write(store.delete_endpoint, endpoint_id, caller, service.clock(), then=told)
+    await service.db.write(
+        store.delete_endpoint,
+        endpoint_id,
+        caller,
+        service.clock(),
+        peer_of(request),
+        then=service.relay.endpoints_deleted,
+        announce=_changed("deleted"),
+    )
     return json_response(Deleted())
 
 
@@ -259,7 +313,7 @@ async def get_allowed_functions(request: Request, endpoint_id: str) -> Response:
 )
 async def get_console(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
-    stored = await _read(request, endpoint_id)
+    stored = await _read(request, endpoint_id, caller)
     rules.check_manage(stored.rights, stored.rights.id, caller)
     wanted = request.query_params.get("user_endpoint_id")
     wanted = None if wanted is None else canonical_uuid(wanted, "query parameter 'user_endpoint_id'")
@@ -271,7 +325,7 @@ async def get_console(request: Request, endpoint_id: str) -> Response:
     for each in working:
         report, reported_at = _latest_report(request, each)
         if (report is not None or each.rights.manager_id) and wanted in (None, each.rights.id):
-            is_online = service_of(request).relay.reports.is_online(each.rights.id)
+            is_online = service_of(request).online.is_online(each)
             entries.append(
                 console_document(each, report, reported_at, is_online=is_online, with_config="config" in fields)
             )
@@ -296,18 +350,89 @@ async def set_verified(request: Request, endpoint_id: str) -> Response:
     return json_response(wanted)
 
 
+@router.get(
+    "/v3/endpoints/{endpoint_id}/shares",
+    **described("With whom an endpoint is shared (ours)", returns=Shares, errors=_THERE, tag="endpoints"),
+)
+async def get_shares(request: Request, endpoint_id: str) -> Response:
+    service, caller = service_of(request), await caller_of(request)
+    endpoint_id = _id(endpoint_id)
+    return _shares(endpoint_id, await service.db.read(store.shares_of, endpoint_id, caller))
+
+
+@router.put(
+    "/v3/endpoints/{endpoint_id}/shares",
+    **described(
+        "Let people and groups run functions as the endpoint's owner (ours)",
+        body=SharesWanted,
+        returns=Shares,
+        errors=[*_THERE, NotFound],
+        tag="endpoints",
+    ),
+)
+async def share_endpoint(request: Request, endpoint_id: str) -> Response:
+    service, caller = service_of(request), await caller_of(request)
+    endpoint_id = _id(endpoint_id)
+    wanted = await read_json(request, _shares_wanted)
+    users, groups = wanted.identities, wanted.groups
+    if not 0 < len(users) + len(groups) <= _SHARES_AT_ONCE:
+        raise InvalidRequest(f"name 1 to {_SHARES_AT_ONCE} people or groups, in members 'identities' and 'groups'.")
+    now = service.clock()
+    found = await service.db.write(store.share_endpoint, endpoint_id, caller, users, groups, now, peer_of(request))
+    return _shares(endpoint_id, found)
+
+
+@router.delete(
+    "/v3/endpoints/{endpoint_id}/shares",
+    **described(
+        "Share an endpoint no longer with these, or, if none is named, with anybody (ours)",
+        returns=Shares,
+        errors=[*_THERE, NotFound],
+        tag="endpoints",
+        parameters=[
+            {
+                "name": name,
+                "in": "query",
+                "description": "name or id; may be repeated",
+                "schema": {"type": "array", "items": {"type": "string"}},
+            }
+            for name in ("identity", "group")
+        ],
+    ),
+)
+async def unshare_endpoint(request: Request, endpoint_id: str) -> Response:
+    service, caller = service_of(request), await caller_of(request)
+    endpoint_id = _id(endpoint_id)
+    query = request.query_params
+    users, groups = query.getlist("identity"), query.getlist("group")
+    now = service.clock()
+    found = await service.db.write(store.unshare_endpoint, endpoint_id, caller, users, groups, now, peer_of(request))
+    return _shares(endpoint_id, found)
+
+
+def _shares(endpoint_id: str, found: Sequence[Share]) -> Response:
+    shares = [
+        Grantee(kind="group" if each.is_group else "identity", id=each.id, name=each.name, created_at=each.created_at)
+        for each in found
+    ]
+    return json_response(Shares(endpoint_id=endpoint_id, shares=shares, notice=_SHARE_NOTICE))
+
+
 def _id(text: str) -> str:
     return canonical_uuid(text, "the endpoint id in the path")
 
 
-def _peer(request: Request) -> str | None:
-    return request.client.host if request.client else None
+def _is_encrypted(request: Request) -> bool:
+    """Whether nobody on the way can read what goes to us and to the broker."""
+    nobody = BrokerUser(kind=UserKind.ENDPOINT, id="", generation=0)
+    url = service_of(request).broker_url(nobody, host_of(request))
+    return request.url.scheme == "https" and url.startswith("amqps:")
 
 
-async def _read(request: Request, endpoint_id: str) -> StoredEndpoint:
+async def _read(request: Request, endpoint_id: str, caller: Identity) -> StoredEndpoint:
     """Raises EndpointNotFound; whether the caller may see it is still to be checked."""
     endpoint_id = _id(endpoint_id)
-    stored = await service_of(request).db.read(store.read_endpoint, endpoint_id)
+    stored = await service_of(request).db.read(store.read_endpoint, endpoint_id, caller)
     if stored is None:
         raise EndpointNotFound(f"There is no endpoint {endpoint_id} at this service. `farcall endpoints` lists yours.")
     return stored
@@ -315,7 +440,7 @@ async def _read(request: Request, endpoint_id: str) -> StoredEndpoint:
 
 async def _read_visible(request: Request, endpoint_id: str, caller: Identity) -> StoredEndpoint:
     """Raises EndpointNotFound, EndpointAccessForbidden."""
-    stored = await _read(request, endpoint_id)
+    stored = await _read(request, endpoint_id, caller)
     manager_id = stored.rights.manager_id
     manager = None if manager_id is None else await service_of(request).db.read(store.find_endpoint, manager_id)
     rules.check_view(stored.rights, stored.rights.id, caller, manager)
@@ -323,22 +448,40 @@ async def _read_visible(request: Request, endpoint_id: str, caller: Identity) ->
 
 
 def _latest_report(request: Request, stored: StoredEndpoint) -> tuple[dict[str, Any] | None, float | None]:
-    latest = service_of(request).relay.reports.latest(stored.rights.id)
-    return latest if latest is not None else (stored.last_report, stored.last_seen_at)
+    return service_of(request).online.latest(stored)
 
 
 async def _lock(request: Request, endpoint_id: str) -> tuple[str, float]:
     service, caller = service_of(request), await caller_of(request)
     endpoint_id = _id(endpoint_id)
     now, lock_s = service.clock(), service.settings.lock_s
-    told = service.relay.endpoints_locked
-    await service.db.write(store.lock_endpoint, endpoint_id, caller, now, lock_s, then=told)
+    await service.db.write(
+        store.lock_endpoint,
+        endpoint_id,
+        caller,
+        now,
+        lock_s,
+        peer_of(request),
+        then=service.relay.endpoints_locked,
+        announce=_changed("locked"),
+    )
     return endpoint_id, now + lock_s
 
 
-def _registered(request: Request, endpoint_id: str, generation: int, *, is_direct: bool) -> Response:
+def _changed(why: EndpointChange) -> Callable[[Sequence[tuple[str, int]]], Sequence[Signal]]:
+    """What other processes are told of endpoints, given their ids and the new generation of their logins."""
+    return lambda changed: [EndpointChanged(endpoint_id, generation, why) for endpoint_id, generation in changed]
+
+
+def _registration_of(endpoint_id: str, is_direct: bool) -> Callable[[Registered], Sequence[Signal]]:
+    """The same of a registration."""
+    why: EndpointChange = "registered" if is_direct else "managing"
+    return lambda registered: [EndpointChanged(endpoint_id, registered.generation, why)]
+
+
+def _registered(request: Request, endpoint_id: str, registered: Registered, *, is_direct: bool) -> Response:
     """The answer to a registration. Source: wire protocol, endpoint registration, response."""
-    user = BrokerUser(kind=UserKind.ENDPOINT, id=endpoint_id, generation=generation)
+    user = BrokerUser(kind=UserKind.ENDPOINT, id=endpoint_id, generation=registered.generation)
     url = service_of(request).broker_url(user, host_of(request))
     infos = queue_infos(endpoint_id, url)
     answer = RegistrationResponse(
@@ -347,5 +490,6 @@ def _registered(request: Request, endpoint_id: str, generation: int, *, is_direc
         result_queue_info=infos["result_queue_info"],
         task_queue_info=infos["task_queue_info"] if is_direct else None,
         command_queue_info=None if is_direct else QueueInfo(connection_url=url, queue=command_queue(endpoint_id)),
+        warnings=list(registered.warnings),
     )
     return json_response(without_nones(to_document(answer)))

@@ -22,8 +22,8 @@ from farcall.service.login.session import (
     session_of,
     unmet_of,
 )
-from farcall.service.login.store import Proof, end_session, set_password_hash
-from farcall.service.login.ways import next_step, other_ways
+from farcall.service.login.store import Proof, end_session, local_account_of_person, set_password_hash
+from farcall.service.login.ways import Way, next_step, other_ways
 from farcall.service.oauth.store import grants_of
 from farcall.service.users.rules import LocalAccount
 from farcall.service.users.store import (
@@ -68,9 +68,17 @@ async def get_login(request: Request) -> Response:
     unmet = await unmet_of(service, session, query)
     if session is not None and unmet is None and request.query_params.get("again") != "1":
         return redirect(next)
-    message = query.get("session_message") or (unmet.text if unmet else "")
+    message = unmet.text if unmet else ""
     username = request.query_params.get("username") or (unmet.username if unmet else "") or ""
-    return _login_page(request, next, username=username[:255], message=message[:500])
+    return _login_page(
+        request,
+        next,
+        username=username[:255],
+        message=message[:500],
+        said=query.get("session_message", "")[:500],
+        needs_factor=unmet is not None and unmet.mfa,
+        again=session is not None,
+    )
 
 
 @router.post("/login")
@@ -119,6 +127,12 @@ async def go_on(request: Request, account: LocalAccount, pending: Pending, error
     )
 
 
+def begin_anew(request: Request, pending: Pending | None) -> Response:
+    """A login whose steps do not fit together (any more): the first page again."""
+    next = safe_next(pending.next if pending else None)
+    return _login_page(request, next, 400, error="That took too long. Begin anew.")
+
+
 @router.post("/login/new-password")
 async def post_new_password(request: Request) -> Response:
     service = service_of(request)
@@ -126,9 +140,7 @@ async def post_new_password(request: Request) -> Response:
     pending = read_pending(service.secret, browser_of(request), form.get("pending", ""), now=service.clock())
     account = await service.db.read(local_account_of, pending.identity_id) if pending else None
     if pending is None or account is None or account.is_disabled or next_step(account, pending.done) != "new-password":
-        return _login_page(
-            request, pending.next if pending else "/account", 400, error="That took too long. Begin anew."
-        )
+        return begin_anew(request, pending)
     error = await _new_password_fault(service, account, form.get("password", ""), form.get("again", ""))
     if error:
         return await go_on(request, account, pending, error)
@@ -183,6 +195,7 @@ async def account_page(
     linked = await service.db.read(find_people, (), (), session.person_id)
     grants = await service.db.read(grants_of, [each.id for each in linked], service.clock())
     person = next(each for each in linked if each.id == session.person_id)
+    account = await service.db.read(local_account_of_person, session)
     shown = [{"label": each["label"], "since": _day(each["created_at"])} for each in grants]
     return page(
         request,
@@ -191,6 +204,9 @@ async def account_page(
         status,
         person=person,
         linked=linked,
+        labels={each.name: each.shown_as for each in service.oidc.providers},
+        account=account,
+        ways=[Way(label=each.shown_as, url=f"/account/link/{each.name}") for each in service.oidc.providers],
         grants=shown,
         notice=notice,
         error=error,
@@ -202,7 +218,7 @@ async def post_password(request: Request) -> Response:
     service = service_of(request)
     form = await checked_form(request, service.secret)
     session = await session_of(request)
-    account = await service.db.read(local_account_of, session.person_id) if session else None
+    account = await service.db.read(local_account_of_person, session) if session else None
     if session is None or account is None:
         return redirect("/login?next=/account")
     address = client_address(request)
@@ -239,8 +255,18 @@ async def post_revoke(request: Request) -> Response:
 
 
 def _login_page(
-    request: Request, next: str, status: int = 200, *, username: str = "", message: str = "", error: str = ""
+    request: Request,
+    next: str,
+    status: int = 200,
+    *,
+    username: str = "",
+    message: str = "",
+    said: str = "",
+    needs_factor: bool = False,
+    again: bool = False,
+    error: str = "",
 ) -> Response:
+    """Args: said: what the program wants to tell. needs_factor, again: see `login.html` and `other_ways`."""
     service = service_of(request)
     return page(
         request,
@@ -248,8 +274,10 @@ def _login_page(
         "login.html",
         status,
         host=request.url.netloc,
-        ways=other_ways(service, next),
+        ways=other_ways(service, next, again=again),
         next=next,
+        said=said,
+        needs_factor=needs_factor,
         username=username,
         message=message,
         error=error,

@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
+from farcall.service.cluster.signals import of_ends
 from farcall.service.db.engine import Database
 from farcall.service.managers import store
 from farcall.service.managers.commands import start_command
-from farcall.service.managers.starts import Command, FailTasks, Look, SendStart, Starts
+from farcall.service.managers.starts import Command, FailTasks, Look, SendStart, Starts, is_transient
 from farcall.service.relay.messages import Outgoing
 from farcall.service.relay.store import Recorded, end_tasks_of_endpoint
 from farcall.wire.topology import BrokerUser, UserKind, command_queue
@@ -36,6 +37,7 @@ class UserEndpointStarts:
     Args:
         publish: to a queue of the broker.
         on_ended: told of tasks that were ended here, after the commit.
+        is_mine: whether an endpoint is this process's to see to; a user endpoint is whose its manager is.
         batch: how many tasks are ended in one transaction.
         clock: Unix seconds.
     """
@@ -46,6 +48,7 @@ class UserEndpointStarts:
         publish: Callable[[str, Sequence[Outgoing]], None],
         on_ended: Callable[[Recorded], None],
         *,
+        is_mine: Callable[[str], bool],
         batch: int,
         clock: Callable[[], float],
     ) -> None:
@@ -53,6 +56,7 @@ class UserEndpointStarts:
         self._publish = publish
         self._broker_url: BrokerUrl | None = None
         self._on_ended = on_ended
+        self._is_mine = is_mine
         self._batch = batch
         self._clock = clock
         self._starts = Starts()
@@ -73,10 +77,15 @@ class UserEndpointStarts:
 
     # --- Events ----------------------------------------------------------------------------------------------
 
-    def submitted(self, manager_id: str, user_endpoint_id: str) -> None:
-        """Tasks for a user endpoint have been committed."""
-        self._managers[user_endpoint_id] = manager_id
-        self._take(lambda: self._starts.submitted(manager_id, user_endpoint_id, now=time.monotonic()))
+    def submitted(self, endpoint_id: str, manager_id: str | None = None) -> None:
+        """Tasks for an endpoint have been committed.
+
+        Args:
+            manager_id: who starts it, if that is known.
+        """
+        if manager_id is not None:
+            self._managers[endpoint_id] = manager_id
+        self._take_of(endpoint_id, lambda found: self._starts.submitted(found, endpoint_id, now=time.monotonic()))
 
     def endpoint_attached(self, endpoint_id: str) -> None:
         """Something consumes this endpoint's task queue."""
@@ -88,10 +97,18 @@ class UserEndpointStarts:
     def reported_error(self, endpoint_id: str, text: str) -> None:
         """An error notice has come. Those in the name of anything but a user endpoint say nothing of it."""
         text = text[:_TEXT_LIMIT_CHARS]
+        if not self._is_mine(endpoint_id):  # notices come to any of several relays
+            self._enqueue(lambda: self._elsewhere(endpoint_id, text))
+            return
         self._take_of(
             endpoint_id,
             lambda manager_id: self._starts.reported_error(manager_id, endpoint_id, text, now=time.monotonic()),
         )
+
+    @property
+    def manager_ids(self) -> list[str]:
+        """The managers that were seen here."""
+        return self._starts.manager_ids
 
     def manager_attached(self, manager_id: str) -> None:
         """Something consumes this manager's command queue."""
@@ -157,6 +174,11 @@ class UserEndpointStarts:
         finally:
             self._worker = None
 
+    async def _elsewhere(self, endpoint_id: str, text: str) -> Iterable[Command]:
+        """An error notice of an endpoint that another process sees to: what can be said without knowing more."""
+        is_waiting = await self._db.read(store.is_user_endpoint_away, endpoint_id)
+        return [FailTasks(endpoint_id, text)] if is_waiting and not is_transient(text) else []
+
     async def _do(self, command: Command) -> None:
         if isinstance(command, SendStart):
             await self._send(command)
@@ -199,6 +221,7 @@ class UserEndpointStarts:
                 command.text,
                 self._clock(),
                 then=self._on_ended,
+                announce=lambda recorded: of_ends((each.task for each in recorded.ended), withdrawn=True),
             )
             total += len(recorded.ended)
             if len(recorded.ended) < self._batch:

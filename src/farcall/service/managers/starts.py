@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["Command", "FailTasks", "Look", "SendStart", "Starts"]
+__all__ = ["Command", "FailTasks", "Look", "SendStart", "Starts", "is_transient"]
 
 KEEP_ALIVE_S: Final = 5.0
 """At most this often is a user endpoint that works asked for."""
@@ -29,6 +29,11 @@ DEATH_LIMIT: Final = 5
 """So often may a user endpoint die with tasks unfinished, and none finished since it started, until they are failed."""
 
 _TRANSIENT: Final = "Another instance of this endpoint is running"
+
+
+def is_transient(text: str) -> bool:
+    """Whether an error notice says something that passes by itself: an older process's PID file is still fresh."""
+    return _TRANSIENT in text
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,11 @@ class Starts:
         self._managers: dict[str, _Manager] = {}
 
     @property
+    def manager_ids(self) -> list[str]:
+        """All that were heard of and not forgotten."""
+        return list(self._managers)
+
+    @property
     def due_at(self) -> float | None:
         """When `tick` wants to be called; None if nothing is waited for."""
         return min((user.due_at for user in self._users.values() if user.due_at is not None), default=None)
@@ -137,7 +147,7 @@ class Starts:
         Notices in a manager's own name are the caller's to drop (a failed start of one user says nothing of it).
         """
         user = self._user(manager_id, user_endpoint_id)
-        if _TRANSIENT in text:
+        if is_transient(text):
             user.due_at = now + TRANSIENT_PAUSE_S
             return []
         if user.is_attached:

@@ -17,6 +17,7 @@ from farcall.service.web.bodies import encode_text
 __all__ = [
     "StoredOrder",
     "ensure_user_endpoint",
+    "is_user_endpoint_away",
     "manager_of",
     "read_start_order",
     "user_endpoints_of",
@@ -45,6 +46,7 @@ def ensure_user_endpoint(
     manager_id: str,
     owner_id: str,
     name: str,
+    high_assurance: bool,
     options: Mapping[str, Any] | None,
     runtime_json: str | None,
     now: float,
@@ -53,6 +55,7 @@ def ensure_user_endpoint(
 
     Args:
         owner_id: who submitted.
+        high_assurance: as of the manager.
         runtime_json: of the first submission; the id holds what matters of it.
     """
     if _IS_THERE.scalar(conn, id=user_endpoint_id) is not None:
@@ -64,7 +67,7 @@ def ensure_user_endpoint(
             name=name,
             public=False,
             multi_user=False,
-            high_assurance=False,
+            high_assurance=high_assurance,
             direct=True,
             subscription_admin_verified=False,
             metadata_json="{}",
@@ -84,15 +87,18 @@ def read_start_order(conn: Connection, user_endpoint_id: str) -> StoredOrder | N
     row = conn.execute(_ORDER, {"id": user_endpoint_id}).first()
     if row is None:
         return None
-    linked = conn.execute(_LINKED, {"person": row.person_id, "owner": row.owner_id}).all()
-    # Whoever submitted comes first: a mapping takes the first identity that maps.
-    linked = sorted(linked, key=lambda identity: identity.id != row.owner_id)
+    # A manager without privilege runs everything as its owner, and trusts nobody else.
+    as_whom = row.owner_id if row.multi_user else row.manager_owner_id
+    found = conn.execute(_WHO, {"id": as_whom}).one()
+    linked = conn.execute(_LINKED, {"person": found.person_id, "owner": as_whom}).all()
+    # That identity comes first: a mapping takes the first one that maps.
+    linked = sorted(linked, key=lambda identity: identity.id != as_whom)
     order = StartOrder(
         manager_id=row.manager_id,
         user_endpoint_id=user_endpoint_id,
         submitter=Submitter(
-            identity_id=row.owner_id,
-            username=row.username,
+            identity_id=as_whom,
+            username=found.username,
             identity_set=[_identity_document(identity) for identity in linked],
         ),
         options=_object(row.user_options_json),
@@ -105,6 +111,11 @@ def manager_of(conn: Connection, endpoint_id: str) -> str | None:
     """Who starts this endpoint; None if it starts by itself."""
     found: str | None = conn.execute(_MANAGER, {"id": endpoint_id}).scalar()
     return found
+
+
+def is_user_endpoint_away(conn: Connection, endpoint_id: str) -> bool:
+    """Whether this is a user endpoint of which no process has written down that it is attached."""
+    return conn.execute(_AWAY, {"id": endpoint_id}).first() is not None
 
 
 def user_endpoints_of(conn: Connection, manager_id: str) -> Sequence[str]:
@@ -145,6 +156,9 @@ def _object(text: str | None) -> dict[str, Any]:
 
 _IS_THERE = Prepared(select(endpoints.c.id).where(endpoints.c.id == bindparam("id")))
 _MANAGER = select(endpoints.c.manager_id).where(endpoints.c.id == bindparam("id"))
+_AWAY = select(endpoints.c.id).where(
+    endpoints.c.id == bindparam("id"), endpoints.c.manager_id.is_not(None), endpoints.c.attached_at.is_(None)
+)
 _OF_MANAGER = select(endpoints.c.id).where(
     endpoints.c.manager_id == bindparam("manager"), endpoints.c.deleted_at.is_(None)
 )
@@ -156,14 +170,14 @@ _ORDER = (
         endpoints.c.user_options_json,
         endpoints.c.user_runtime_json,
         endpoints.c.credential_generation,
-        identities.c.username,
-        identities.c.person_id,
+        _manager.c.multi_user,
+        _manager.c.owner_id.label("manager_owner_id"),
         _manager.c.reached_host,
     )
-    .join_from(endpoints, identities, identities.c.id == endpoints.c.owner_id)
-    .join(_manager, _manager.c.id == endpoints.c.manager_id)
+    .join_from(endpoints, _manager, _manager.c.id == endpoints.c.manager_id)
     .where(endpoints.c.id == bindparam("id"), endpoints.c.deleted_at.is_(None), _manager.c.deleted_at.is_(None))
 )
+_WHO = select(identities.c.username, identities.c.person_id).where(identities.c.id == bindparam("id"))
 _LINKED = select(
     identities.c.id,
     identities.c.username,

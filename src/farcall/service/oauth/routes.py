@@ -197,6 +197,9 @@ async def post_introspect(request: Request) -> Response:
 )
 async def post_device_begin(request: Request) -> Response:
     service, asking = service_of(request), await _asking(request)
+    wait_s = service.device_rate.take(address_key(client_address(request)), service.clock())
+    if wait_s:
+        raise RateLimited("Too many logins were begun from this address.", {"retry_after_s": math.ceil(wait_s)})
     return await _answered(request, lambda: service.db.write(server.begin_device, asking))
 
 

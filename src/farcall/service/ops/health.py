@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from farcall.service.accounts.store import touch
+from farcall.service.cluster.process import Cluster
 from farcall.service.db.engine import Database
 from farcall.service.relay.runner import Relay
 from farcall.wire.errors import FarcallError
@@ -25,7 +26,8 @@ _PATIENCE_S: Final = 5.0
 class Health:
     """Made and used on the event loop."""
 
-    def __init__(self, db: Database, relay: Relay) -> None:
+    def __init__(self, db: Database, relay: Relay, cluster: Cluster | None = None) -> None:
+        self._cluster = cluster
         self._db = db
         self._relay = relay
         self._asking: asyncio.Task[list[str]] | None = None
@@ -41,6 +43,8 @@ class Health:
 
     async def _ask(self) -> list[str]:
         faults = self._relay.faults()
+        if self._cluster is not None and self._cluster.fault is not None:
+            faults.append(self._cluster.fault)
         try:
             await asyncio.wait_for(self._db.write(touch), _PATIENCE_S)
         except asyncio.TimeoutError:

@@ -1,8 +1,8 @@
 """How many tasks of each endpoint have not ended, cheaply: counted once, then kept in mind.
 
-The count in memory follows what this process commits, and is counted again in the store now and then, off the way of
-requests, for what other processes did. So the limit is exact for one process whose submissions come one after
-another; submissions at the same moment, or other processes, can exceed it by what they submit within a few seconds.
+The count in memory follows what this process commits and what others tell of their commits, and is counted again in
+the store now and then, off the way of requests. So the limit is exact for submissions that come one after another;
+submissions at the same moment can exceed it by what they bring.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class QueueLimit:
             )
 
     def submitted(self, endpoint_id: str, count: int) -> None:
-        """So many tasks were committed."""
+        """So many tasks were committed; a negative number has ended."""
         if endpoint_id in self._counts:
             self._counts[endpoint_id] += count
 

@@ -117,13 +117,17 @@ async def _page(service: Service) -> str:
 async def _relay_part(page: Page, service: Service) -> None:
     relay, measures = service.relay, service.relay.measures
     depths = await relay.depths()
-    page.gauge("farcall_endpoints_online", "Endpoints that take tasks now.", ({}, len(relay.reports.online())))
+    page.gauge("farcall_endpoints_online", "Endpoints that take tasks now.", ({}, len(await service.online.online())))
     page.gauge(
         "farcall_queue_messages",
         "Messages in the broker.",
         *(({"kind": kind, "state": "waiting"}, waiting) for kind, (waiting, _) in depths.items()),
         *(({"kind": kind, "state": "unacknowledged"}, out) for kind, (_, out) in depths.items()),
     )
+    if service.cluster is not None and service.cluster.shares is not None:
+        shares = service.cluster.shares
+        page.gauge("farcall_relays", "Relay processes that share the endpoints.", ({}, shares.members))
+        page.gauge("farcall_relay_slots", "How many 64ths of the endpoints this one feeds.", ({}, len(shares.slots)))
     page.gauge("farcall_relay_lag_seconds", "Age of the oldest result that is not stored.", ({}, relay.intake.lag_s))
     page.counter("farcall_tasks_accepted", "Tasks stored.", ({}, measures.accepted))
     page.counter(

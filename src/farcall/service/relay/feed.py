@@ -104,7 +104,7 @@ class Feed:
         self._cursor = 0  # everything up to here has been published in this epoch
         self._by_ends = by_ends
         self._out: AckedOutstanding | EndedOutstanding = EndedOutstanding() if by_ends else AckedOutstanding()
-        self._withdrawn: set[str] = set()
+        self._withdrawn: set[int] = set()
         self.settled_seq = 0
         self.tells_taken = False
 
@@ -146,6 +146,10 @@ class Feed:
         self._reset()
         return [Purge()]
 
+    def released(self) -> None:
+        """Somebody else feeds the queue from now on; what waits in it stays."""
+        self._reset()
+
     def committed(self, entries: Sequence[Entry]) -> list[Command]:
         """These have just been committed. In the order of the commits, ascending `seq` within."""
         if not self.is_caught_up:
@@ -177,7 +181,7 @@ class Feed:
             self._is_behind = True
         if self._is_repeating:
             not_these = self._out.seqs().union(not_these)
-        fresh = [entry for entry in entries if entry.id not in self._withdrawn and entry.seq not in not_these]
+        fresh = [entry for entry in entries if entry.seq not in self._withdrawn and entry.seq not in not_these]
         self._withdrawn.clear()
         for entry in fresh:
             self._out.add(entry.seq, entry.size)
@@ -199,12 +203,12 @@ class Feed:
         taken: list[Command] = [Taken(left)] if left and self.tells_taken else []
         return taken + self._read_on()
 
-    def ended(self, entries: Collection[tuple[int, str]]) -> list[Command]:
-        """These (`seq`, `id`) are not to be published any more, and no room is needed for them if they were."""
+    def ended(self, seqs: Collection[int]) -> list[Command]:
+        """These are not to be published any more, and no room is needed for them if they were."""
         if self._is_reading:
-            self._withdrawn.update(entry_id for seq, entry_id in entries if seq > self._cursor)
+            self._withdrawn.update(seq for seq in seqs if seq > self._cursor)
         if isinstance(self._out, EndedOutstanding):
-            self._out.end(seq for seq, _ in entries)
+            self._out.end(seqs)
         return self._read_on()
 
     def withdrawn(self, entry: Entry, *, tell: bool = True) -> list[Command]:
@@ -218,7 +222,7 @@ class Feed:
             return []
         if entry.seq > self._cursor:
             if self._is_reading:
-                self._withdrawn.add(entry.id)
+                self._withdrawn.add(entry.seq)
             return []
         if not tell:
             return []

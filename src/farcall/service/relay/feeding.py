@@ -22,10 +22,9 @@ from farcall.service.relay.feed import Command, Entry, Feed, Publish, Purge, Rea
 from farcall.service.relay.messages import (
     CANCEL_SIZE,
     CodeCache,
-    Outgoing,
     cancel_message,
     common_headers,
-    result_properties,
+    result_outgoing,
     task_message,
 )
 from farcall.service.relay.results import TaskRef
@@ -87,6 +86,8 @@ class Feeding:
         self._reads: set[asyncio.Task[None]] = set()
         self._seen = seen
         self._out = Stopwatch(seen.taken_s)
+        self.gaps_seen = 0
+        """Of `TaskFeeds`, when it last began to read."""
 
     def do(self, commands: Iterable[Command]) -> None:
         """Carry out what the feed said."""
@@ -111,9 +112,9 @@ class Feeding:
         self._out.left(count, time.monotonic())
         self.do(self.feed.settled(count))
 
-    def ended(self, entries: Collection[tuple[int, str]]) -> None:
-        """What these entries (`seq`, `id`) are about has ended; for brokers that do not tell of acknowledgements."""
-        self.do(self.feed.ended(entries))
+    def ended(self, seqs: Collection[int]) -> None:
+        """What these entries are about has ended; for brokers that do not tell of acknowledgements."""
+        self.do(self.feed.ended(seqs))
 
     async def _read_page(self, command: ReadPage) -> None:
         try:
@@ -137,6 +138,8 @@ class TaskFeeds:
 
     Args:
         last_report: an endpoint's last `global_state` and when it came (Unix seconds).
+        has_others: other processes commit tasks as well. Then what this one commits is published from memory only if
+            its numbers follow upon those of its commit before; what came in between has to be read first.
     """
 
     def __init__(
@@ -148,13 +151,17 @@ class TaskFeeds:
         page_tasks: int,
         *,
         measures: Measures,
-        last_report: Callable[[str], tuple[Mapping[str, Any], float] | None],
         clock: Callable[[], float],
+        last_report: Callable[[str], tuple[Mapping[str, Any], float] | None] = lambda endpoint_id: None,
+        has_others: bool = False,
     ) -> None:
         self.custodian = Custodian(db, self._feed_again, self._feed_all)
         self._last_report = last_report
         self._detached_at: dict[str, float] = {}
         self._is_user_endpoint: dict[str, bool] = {}
+        self._has_others = has_others
+        self._last_seq = 0
+        self._gaps = 0
         self._measures = measures
         self._clock = clock
         self._db = db
@@ -201,21 +208,49 @@ class TaskFeeds:
         """These tasks have ended, one way or another."""
         if self._transport.sees_acks or not self._feedings:
             return
-        of_endpoints: dict[str, list[tuple[int, str]]] = {}
+        of_endpoints: dict[str, list[int]] = {}
         for task in tasks:
-            of_endpoints.setdefault(task.endpoint_id, []).append((task.seq, task.id))
-        for endpoint_id, entries in of_endpoints.items():
-            feeding = self._feedings.get(endpoint_id)
-            if feeding is not None:
-                feeding.ended(entries)
+            of_endpoints.setdefault(task.endpoint_id, []).append(task.seq)
+        for endpoint_id, seqs in of_endpoints.items():
+            self.ended_elsewhere(endpoint_id, seqs)
+
+    def ended_elsewhere(self, endpoint_id: str, seqs: Collection[int]) -> None:
+        """The same, by number."""
+        feeding = self._feedings.get(endpoint_id)
+        if feeding is not None and not self._transport.sees_acks:
+            feeding.ended(seqs)
+
+    def committed_elsewhere(self, endpoint_id: str) -> None:
+        """Another process has committed tasks of this endpoint."""
+        feeding = self._feedings.get(endpoint_id)
+        if feeding is not None:
+            feeding.do(feeding.feed.committed_elsewhere())
+
+    def released(self, endpoint_id: str) -> None:
+        """Another process feeds it from now on; what is in its queue stays."""
+        feeding = self._feedings.pop(endpoint_id, None)
+        if feeding is not None:
+            feeding.feed.released()
+            self.custodian.end(endpoint_id)
+
+    @property
+    def endpoint_ids(self) -> list[str]:
+        """The endpoints that are attached."""
+        return list(self._feedings)
 
     def committed(self, endpoint_id: str, tasks: Sequence[StoredTask], shared: SubmissionHeaders) -> None:
         """A submission has been committed. In the order of the commits."""
+        if self._has_others and tasks:
+            self._gaps += tasks[0].seq != self._last_seq + 1
+            self._last_seq = tasks[-1].seq
         feeding = self._feedings.get(endpoint_id)
         if feeding is None:
             return
         if not feeding.feed.is_caught_up:
             feeding.do(feeding.feed.committed(()))
+            return
+        if feeding.gaps_seen != self._gaps:
+            feeding.do(feeding.feed.committed_elsewhere())
             return
         headers = common_headers(shared)
         entries = []
@@ -231,11 +266,17 @@ class TaskFeeds:
     def withdraw(self, tasks: Iterable[TaskRef]) -> None:
         """These tasks were ended here, not by their endpoint: tell it, if it may know them."""
         for task in tasks:
-            feeding = self._feedings.get(task.endpoint_id)
-            if feeding is not None:
-                entry = Entry(task.seq, task.id, CANCEL_SIZE, cancel_message(task.id))
-                commands = feeding.feed.withdrawn(entry, tell=not self.custodian.is_in_charge(task.endpoint_id))
-                feeding.do(commands)
+            self.withdraw_elsewhere(task.endpoint_id, [(task.seq, task.id)])
+
+    def withdraw_elsewhere(self, endpoint_id: str, tasks: Iterable[tuple[int, str]]) -> None:
+        """The same, by number and id."""
+        feeding = self._feedings.get(endpoint_id)
+        if feeding is None:
+            return
+        tell = not self.custodian.is_in_charge(endpoint_id)
+        for seq, task_id in tasks:
+            entry = Entry(seq, task_id, CANCEL_SIZE, cancel_message(task_id))
+            feeding.do(feeding.feed.withdrawn(entry, tell=tell))
 
     def _fed(self, entries: Sequence[Entry]) -> None:
         now, fed_s = self._clock(), self._measures.fed_s
@@ -288,6 +329,9 @@ class TaskFeeds:
     async def _read_tasks(
         self, read: Callable[..., TaskPage], endpoint_id: str, page: ReadPage
     ) -> tuple[Sequence[Entry], bool]:
+        feeding = self._feedings.get(endpoint_id)
+        if feeding is not None:
+            feeding.gaps_seen = self._gaps
         count = min(page.messages, self._page_tasks)
         tasks, shared, is_last = await self._db.read(read, endpoint_id, page.after, count, page.size)
         codes = await self._codes_of({task.function_id for task in tasks})
@@ -414,11 +458,11 @@ class ResultFeeds:
         of_group = self._feedings.get((owner_id, group_id))
         if of_group is None:
             return
-        properties = result_properties(completed_at)
-        entries = [
-            Entry(each.result_seq, each.task.id, len(each.result.body), Outgoing(each.result.body, properties))
-            for each in ended
-        ]
+        entries = []
+        for each in ended:
+            task = each.task
+            message = result_outgoing(task.id, each.result.body, completed_at, is_protected=task.is_protected)
+            entries.append(Entry(each.result_seq, task.id, len(message.body), message))
         for feeding in of_group.values():
             feeding.do(feeding.feed.committed(entries))
 
@@ -440,8 +484,8 @@ class ResultFeeds:
         results, is_last = await self._db.read(
             store.read_result_page, group_id, queue.identity_id, after, count, page.size, is_shared
         )
-        entries = [
-            Entry(each.seq, each.task_id, len(each.body), Outgoing(each.body, result_properties(each.completed_at)))
-            for each in results
-        ]
+        entries = []
+        for each in results:
+            message = result_outgoing(each.task_id, each.body, each.completed_at, is_protected=each.is_protected)
+            entries.append(Entry(each.seq, each.task_id, len(message.body), message))
         return Page(entries, is_last)

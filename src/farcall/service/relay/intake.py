@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from farcall.service.cluster.signals import of_ends
 from farcall.service.db.engine import Database
 from farcall.service.ops.measures import Histogram, Stopwatch
 from farcall.service.relay import store
@@ -145,7 +146,13 @@ class Intake:
     async def _record(self, results: Sequence[ParsedResult]) -> None:
         """Raises ServiceUnavailable. One result that the store does not take must not keep the others out."""
         try:
-            recorded = await self._db.write(store.record_results, results, self._clock(), then=self._recorded)
+            recorded = await self._db.write(
+                store.record_results,
+                results,
+                self._clock(),
+                then=self._recorded,
+                announce=lambda recorded: of_ends(each.task for each in recorded.ended),
+            )
         except ServiceUnavailable:
             raise
         except Exception as exc:

@@ -13,7 +13,7 @@ from typing import Any
 
 from farcall.wire.limits import DEFAULT_HEARTBEAT_PERIOD_S, HEARTBEAT_TOLERANCE, MIN_HEARTBEAT_PERIOD_S
 
-__all__ = ["Presence", "after_report", "attached", "detached", "is_online"]
+__all__ = ["Presence", "after_report", "as_stored", "attached", "detached", "is_online"]
 
 
 _PERIOD_LIMIT_S = 7 * 24 * 3600.0
@@ -58,6 +58,22 @@ def after_report(presence: Presence, global_state: Mapping[str, Any], *, now: fl
     goodbye = global_state.get("active") is False or period <= 0
     period_s = presence.period_s if period <= 0 else max(float(period), MIN_HEARTBEAT_PERIOD_S)
     return replace(presence, reported_at=now, says_goodbye=goodbye, period_s=period_s)
+
+
+def as_stored(attached_at: float | None, report: Mapping[str, Any] | None, reported_at: float | None) -> Presence:
+    """What is known from the database, where several processes write it.
+
+    Args:
+        attached_at: since when its queue has a consumer; None if it has none.
+        report: the last one, and when it came; None if there was none.
+    """
+    known = Presence(attached_at=attached_at)
+    if report is None or reported_at is None:
+        return known
+    known = after_report(known, report, now=reported_at)
+    if attached_at is not None and attached_at > reported_at:
+        return replace(known, says_goodbye=False)  # that was its predecessor
+    return known
 
 
 def is_online(presence: Presence, *, now: float) -> bool:

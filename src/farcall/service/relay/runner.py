@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any
 
+from farcall.service.cluster.plan import slot_of
+from farcall.service.cluster.shares import Share, SoleShare
+from farcall.service.cluster.signals import EndpointChange
 from farcall.service.db.engine import Database
-from farcall.service.endpoints.store import write_reports
+from farcall.service.endpoints.store import read_endpoint_queues, write_reports
 from farcall.service.managers.runner import UserEndpointStarts
 from farcall.service.ops.measures import Measures
 from farcall.service.relay import store
+from farcall.service.relay.attachments import Attachments
 from farcall.service.relay.feeding import TaskFeeds
 from farcall.service.relay.intake import Intake
 from farcall.service.relay.messages import CodeCache
@@ -39,6 +44,8 @@ from farcall.wire.topology import (
 __all__ = ["Relay"]
 
 _logger = logging.getLogger(__name__)
+_RETRY_S = 1.0
+"""After a failure of the store only."""
 
 
 class Relay:
@@ -51,9 +58,12 @@ class Relay:
         measures: what is counted on the way.
         on_ended: told of each task that has ended, after the commit.
         starts: asks managers for their user endpoints.
+        share: the endpoints that are this process's to feed; to be set before `start`.
 
     Args:
         side: the broker.
+        attachments: writes down who is attached; None: nobody else needs to know.
+        has_others: other processes use the store as well.
     """
 
     def __init__(
@@ -63,8 +73,13 @@ class Relay:
         side: BrokerSide,
         clock: Callable[[], float],
         measures: Measures,
+        *,
+        attachments: Attachments | None = None,
+        has_others: bool = False,
     ) -> None:
         transport, results = side.transport, side.results
+        self.share: Share = SoleShare()
+        self._attachments = attachments
         self.measures = measures
         self.on_ended: Callable[[Iterable[TaskRef]], None] | None = None
         self._settings = settings
@@ -91,14 +106,27 @@ class Relay:
             measures=measures,
             last_report=self.reports.latest,
             clock=clock,
+            has_others=has_others,
         )
         self._results = results
         self.starts = UserEndpointStarts(
-            db, transport.publish, self.ended_here, batch=settings.sweep_batch, clock=clock
+            db,
+            transport.publish,
+            self.ended_here,
+            is_mine=lambda endpoint_id: self.share.is_mine(endpoint_id),
+            batch=settings.sweep_batch,
+            clock=clock,
         )
         self.reports.on_error = self.starts.reported_error
         self.reports.on_report = self._tasks.custodian.reported
-        self._sweeper = Sweeper(settings, db, clock, on_ended=self.ended_here, on_idle=results.drop_idle_queues)
+        self._sweeper = Sweeper(
+            settings,
+            db,
+            clock,
+            on_ended=self.ended_here,
+            on_idle=results.drop_idle_queues,
+            is_on=lambda: self.share.sweeps,
+        )
         self._clock = clock
         self._flush_timer: asyncio.TimerHandle | None = None
         self._jobs: set[asyncio.Task[None]] = set()
@@ -134,6 +162,8 @@ class Relay:
             self._flush_timer.cancel()
         await self._transport.close()
         await self._flush()
+        if self._attachments is not None:
+            await self._attachments.stop()
 
     # --- Told by the routes ----------------------------------------------------------------------------------
 
@@ -145,9 +175,9 @@ class Relay:
         Args:
             manager_id: who starts the endpoint, if it does not start by itself.
         """
-        if manager_id is not None:
+        if manager_id is not None and self.share.is_mine(endpoint_id):
             self._transport.ensure_queue(task_queue(endpoint_id))
-            self.starts.submitted(manager_id, endpoint_id)
+            self.starts.submitted(endpoint_id, manager_id)
         self._tasks.committed(endpoint_id, tasks, shared)
 
     def ended_here(self, recorded: Recorded) -> None:
@@ -181,8 +211,11 @@ class Relay:
         """A new registration: older logins are cut, and feeding will begin anew when the new one attaches."""
         self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint has been registered again")
         queue = task_queue(endpoint_id) if is_direct else command_queue(endpoint_id)
-        self._transport.ensure_queue(queue)
-        self._transport.purge(queue)
+        if self.share.is_mine(endpoint_id):
+            self._transport.ensure_queue(queue)
+            self._transport.purge(queue)
+        else:
+            self._begin(self._transport.prepare_queue(queue))
 
     def endpoints_locked(self, locked: Iterable[tuple[str, int]]) -> None:
         """An endpoint was stopped remotely, with its user endpoints: ids, and the generation of the next login."""
@@ -202,18 +235,66 @@ class Relay:
 
     def _endpoint_deleted(self, endpoint_id: str, generation: int) -> None:
         self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint was deleted")
-        for queue in (task_queue(endpoint_id), command_queue(endpoint_id)):
-            self._transport.drop_queue(queue, if_unused=False)
-        self._tasks.forget(endpoint_id)
-        self.starts.forget(endpoint_id)
-        self.reports.forget(endpoint_id)
-        job = asyncio.get_running_loop().create_task(self._sweeper.finish_deletion(endpoint_id))
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        self._forget(endpoint_id)
+        self._begin(self._sweeper.finish_deletion(endpoint_id))
 
     def credential_revoked(self, identity_id: str, generation: int) -> None:
         """An identity's broker logins older than `generation` are void."""
         self._transport.cut(UserKind.SDK, identity_id, generation, "the credential was revoked")
+
+    # --- Told by other processes (`cluster.hearing`) ---------------------------------------------------------
+
+    def added_elsewhere(self, endpoint_id: str) -> None:
+        """An endpoint has new tasks."""
+        self._tasks.committed_elsewhere(endpoint_id)
+        if self.share.is_mine(endpoint_id) and not self._tasks.is_attached(endpoint_id):
+            self._transport.ensure_queue(task_queue(endpoint_id))
+        if self.share.is_mine(endpoint_id):
+            self.starts.submitted(endpoint_id)
+
+    def ended_elsewhere(self, endpoint_id: str, seqs: Sequence[int]) -> None:
+        """Tasks of an endpoint have ended."""
+        self._tasks.ended_elsewhere(endpoint_id, seqs)
+        self.starts.progressed([endpoint_id])
+
+    def withdrawn_elsewhere(self, endpoint_id: str, tasks: Sequence[tuple[int, str]]) -> None:
+        """Tasks of an endpoint were ended by the service: (number, id)."""
+        self._tasks.withdraw_elsewhere(endpoint_id, tasks)
+        if self.share.is_mine(endpoint_id):
+            # Unlike a result, this end does not come again from the broker if its process went before it told.
+            self._begin(self._tell_again([task_id for _, task_id in tasks]))
+
+    def endpoint_changed_elsewhere(self, endpoint_id: str, generation: int, why: EndpointChange) -> None:
+        """An endpoint was registered, locked or deleted."""
+        if not self.share.is_mine(endpoint_id):
+            return
+        self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, f"this endpoint was {why}")
+        if why == "registered":
+            self._transport.ensure_queue(task_queue(endpoint_id))
+        elif why == "managing":
+            self._transport.ensure_queue(command_queue(endpoint_id))
+        elif why == "deleted":
+            self._forget(endpoint_id)
+
+    def credential_revoked_elsewhere(self, identity_id: str, generation: int) -> None:
+        """An identity's broker logins older than `generation` are void."""
+        if self.share.sweeps:
+            self.credential_revoked(identity_id, generation)
+
+    # --- Told by the share -----------------------------------------------------------------------------------
+
+    def on_gained(self, slots: frozenset[int]) -> None:
+        """Endpoints of these slots are ours: begin with each anew."""
+        self._begin(self._watch(slots))
+
+    def on_lost(self, slots: frozenset[int]) -> None:
+        """They are not: somebody else fills their queues."""
+        for endpoint_id in {*self._tasks.endpoint_ids, *self.starts.manager_ids}:
+            if slot_of(endpoint_id) in slots:
+                self._release(endpoint_id)
+        self._transport.unwatch(
+            lambda queue: slot_of(task_queue_owner(queue) or command_queue_owner(queue) or "") in slots
+        )
 
     # --- Told by the transport -------------------------------------------------------------------------------
 
@@ -247,28 +328,85 @@ class Relay:
             self._flush_soon()
 
     def _on_endpoint(self, endpoint_id: str, count: int) -> None:
-        if count and not self._tasks.is_attached(endpoint_id):
+        if not self.share.is_mine(endpoint_id):
+            return  # its queue is another process's to empty and to fill
+        was_attached = self._tasks.is_attached(endpoint_id)
+        if count and not was_attached:
             self.reports.attached(endpoint_id)
+            if self._attachments is not None:
+                self._attachments.attached(endpoint_id)
             self._tasks.attached(endpoint_id)
             self.starts.endpoint_attached(endpoint_id)
             _logger.info("Endpoint attached", extra={"event": "endpoint.attached", "endpoint_id": endpoint_id})
         elif not count:
             self.reports.detached(endpoint_id)
+            if self._attachments is not None:
+                self._attachments.detached(endpoint_id)
             self._tasks.detached(endpoint_id)
             self.starts.endpoint_detached(endpoint_id)
-            _logger.info("Endpoint detached", extra={"event": "endpoint.detached", "endpoint_id": endpoint_id})
+            if was_attached:
+                _logger.info("Endpoint detached", extra={"event": "endpoint.detached", "endpoint_id": endpoint_id})
 
     def _on_manager(self, manager_id: str, count: int) -> None:
+        if not self.share.is_mine(manager_id):
+            return
         if count:
             self.reports.attached(manager_id)
             self.starts.manager_attached(manager_id)
-            _logger.info("Manager attached", extra={"event": "manager.attached", "endpoint_id": manager_id})
         else:
             self.reports.detached(manager_id)
             self.starts.manager_detached(manager_id)
-            _logger.info("Manager detached", extra={"event": "manager.detached", "endpoint_id": manager_id})
+        if self._attachments is not None:
+            (self._attachments.attached if count else self._attachments.detached)(manager_id)
+        event = "attached" if count else "detached"
+        _logger.info("Manager %s", event, extra={"event": f"manager.{event}", "endpoint_id": manager_id})
 
     # --- Inside ----------------------------------------------------------------------------------------------
+
+    async def _watch(self, slots: frozenset[int]) -> None:
+        """See to the queues of the endpoints in these slots, as if for the first time."""
+        while slots & self.share.slots:
+            try:
+                found = await self._db.read(read_endpoint_queues)
+            except Exception:
+                _logger.exception("The endpoints could not be read; trying again", extra={"event": "relay.list_failed"})
+                await asyncio.sleep(_RETRY_S)
+                continue
+            mine = [each for each in found if slot_of(each) in slots and self.share.is_mine(each)]
+            for endpoint_id in mine:
+                self._release(endpoint_id)
+            self._transport.unwatch({found[each] for each in mine}.__contains__)
+            for endpoint_id in mine:
+                self._transport.ensure_queue(found[endpoint_id])
+            return
+
+    def _release(self, endpoint_id: str) -> None:
+        self._tasks.released(endpoint_id)
+        self.starts.forget(endpoint_id)
+        self.reports.detached(endpoint_id)
+        if self._attachments is not None:
+            self._attachments.forget(endpoint_id)
+
+    def _forget(self, endpoint_id: str) -> None:
+        """It was deleted."""
+        for queue in (task_queue(endpoint_id), command_queue(endpoint_id)):
+            self._transport.drop_queue(queue, if_unused=False)
+        self._tasks.forget(endpoint_id)
+        self.starts.forget(endpoint_id)
+        self.reports.forget(endpoint_id)
+        if self._attachments is not None:
+            self._attachments.forget(endpoint_id)
+
+    async def _tell_again(self, task_ids: Sequence[str]) -> None:
+        try:
+            await self._results.again(await self._db.read(store.read_ended, task_ids))
+        except Exception:
+            _logger.exception("Ended tasks could not be told again", extra={"event": "relay.again_failed"})
+
+    def _begin(self, job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(job)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
 
     def _recorded(self, recorded: Recorded) -> None:
         by_group: dict[tuple[str, str], list[EndedTask]] = {}
@@ -290,9 +428,7 @@ class Relay:
 
     def _start_flush(self) -> None:
         self._flush_timer = None
-        job = asyncio.get_running_loop().create_task(self._flush())
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        self._begin(self._flush())
 
     async def _flush(self) -> None:
         """Write reports and deliveries. If that fails, the next ones say it again."""

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 from farcall.broker import Broker
 from farcall.service.db.engine import Database
+from farcall.service.endpoints.store import read_endpoint_queues
 from farcall.service.ops.measures import Measures
-from farcall.service.relay import store
 from farcall.service.relay.feed import Window
 from farcall.service.relay.feeding import ResultFeeds
 from farcall.service.relay.rabbit.address import BrokerAddress
-from farcall.service.relay.rabbit.copies import ResultCopies
-from farcall.service.relay.rabbit.transport import RabbitTransport
 from farcall.service.relay.results_out import ResultsOut
 from farcall.service.relay.transport import EmbeddedTransport, Transport
 from farcall.service.settings import ServiceSettings
@@ -52,17 +50,34 @@ def embedded_side(
     return BrokerSide(transport=transport, results=results, window=window)
 
 
-def rabbitmq_side(address: BrokerAddress, settings: ServiceSettings, db: Database) -> BrokerSide:
-    """RabbitMQ."""
+def rabbitmq_side(
+    address: BrokerAddress,
+    settings: ServiceSettings,
+    db: Database,
+    *,
+    takes_in: bool = True,
+    is_mine: Callable[[str], bool] = lambda endpoint_id: True,
+) -> BrokerSide:
+    """RabbitMQ.
+
+    Args:
+        takes_in: this process feeds endpoints and takes results.
+        is_mine: which endpoints it feeds.
+    """
+    # Here, since it brings an HTTP and an AMQP client along, which a service with its own broker has no use for.
+    from farcall.service.relay.rabbit.copies import ResultCopies
+    from farcall.service.relay.rabbit.transport import RabbitTransport
 
     async def task_queues() -> list[str]:
-        return list(await db.read(store.read_endpoint_queues))
+        queues = await db.read(read_endpoint_queues)
+        return [queue for endpoint_id, queue in queues.items() if is_mine(endpoint_id)]
 
     transport = RabbitTransport(
         address,
         task_queues,
         prefetch=2 * settings.result_batch_messages,
         reader_idle_s=settings.group_queue_idle_s,
+        takes_in=takes_in,
     )
     page = Window(messages=settings.page_tasks, size=settings.feed_window_bytes)
     window = Window(messages=settings.broker_window_messages, size=settings.broker_window_bytes)

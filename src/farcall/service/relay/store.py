@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, or_, select, update
 
 from farcall.service.db.sql import Insert, Prepared, PreparedIn, next_numbers
 from farcall.service.db.tables import (
@@ -29,7 +29,6 @@ from farcall.service.relay.results import (
     result_message,
 )
 from farcall.wire.states import TRANSITIONS, TaskState
-from farcall.wire.topology import command_queue, task_queue
 
 __all__ = [
     "EndedTask",
@@ -43,11 +42,13 @@ __all__ = [
     "deleted_endpoints_with_open_tasks",
     "end_tasks",
     "end_tasks_of_endpoint",
+    "is_protected",
     "move_tasks",
     "note_taken",
+    "read_last_ends",
     "read_result_page",
     "read_results",
-    "read_endpoint_queues",
+    "read_ended",
     "read_task_page",
     "read_untaken_page",
     "record_results",
@@ -88,6 +89,7 @@ class OutgoingResult:
     task_id: str
     body: bytes
     completed_at: float
+    is_protected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +182,20 @@ def read_results(conn: Connection, task_ids: Sequence[str]) -> Sequence[Outgoing
     return [_outgoing(row) for row in _RESULTS_OF.all(conn, task_ids)]
 
 
-def read_endpoint_queues(conn: Connection) -> Sequence[str]:
-    """The queues that endpoints read: of all that were not deleted."""
-    return [task_queue(row.id) if row.direct else command_queue(row.id) for row in conn.execute(_ENDPOINTS)]
+def read_ended(conn: Connection, task_ids: Sequence[str]) -> Sequence[TaskRef]:
+    """Those of these tasks that have ended."""
+    return [ref for ref in _refs(conn, task_ids) if ref.state.is_terminal]
+
+
+def read_last_ends(
+    conn: Connection, count: int, codes: Sequence[str]
+) -> Mapping[tuple[str, str], list[OutgoingResult]]:
+    """Among the last `count` results those with one of these error codes: by owner and task group, oldest first."""
+    newest = conn.execute(select(func.max(task_results.c.seq))).scalar() or 0
+    found: dict[tuple[str, str], list[OutgoingResult]] = {}
+    for row in conn.execute(_LAST_ENDS, {"after": newest - count, "codes": list(codes)}):
+        found.setdefault((row.owner_id, row.group_id), []).append(_outgoing(row))
+    return found
 
 
 def _outgoing(row: Any) -> OutgoingResult:  # a row with the columns of _RESULT
@@ -191,6 +204,7 @@ def _outgoing(row: Any) -> OutgoingResult:  # a row with the columns of _RESULT
         row.id,
         result_message(row.id, row.data, row.error_code, row.error_message, row.details_json),
         row.completed_at,
+        bool(row.is_protected),
     )
 
 
@@ -205,6 +219,11 @@ def _cut(sizes: Sequence[Any], count: int, size_chars: int) -> tuple[int | None,
             return sizes[at - 1][0], False
     return sizes[-1][0], len(sizes) < count
 
+
+is_protected: Final = (
+    select(endpoints.c.high_assurance).where(endpoints.c.id == tasks.c.endpoint_id).scalar_subquery()
+).label("is_protected")
+"""Of a row of `tasks`: whether its endpoint is one for high assurance, which never changes."""
 
 _next_open = and_(tasks.c.endpoint_id == bindparam("endpoint"), task_is_open, tasks.c.seq > bindparam("after"))
 _task_sizes = select(tasks.c.seq, tasks.c.size_chars).order_by(tasks.c.seq).limit(bindparam("count"))
@@ -247,11 +266,15 @@ _RESULT_SIZES = Prepared(
     .order_by(task_results.c.seq)
     .limit(bindparam("count"))
 )
-_RESULT = select(task_results, tasks.c.id, tasks.c.completed_at).join_from(
+_RESULT = select(task_results, tasks.c.id, tasks.c.completed_at, is_protected).join_from(
     task_results, tasks, tasks.c.seq == task_results.c.task_seq
 )
 _RESULTS_OF = PreparedIn(lambda ids: _RESULT.where(tasks.c.id.in_(ids)).order_by(task_results.c.seq))
-_ENDPOINTS = select(endpoints.c.id, endpoints.c.direct).where(endpoints.c.deleted_at.is_(None))
+_LAST_ENDS = (
+    _RESULT.add_columns(tasks.c.owner_id)
+    .where(task_results.c.seq > bindparam("after"), task_results.c.error_code.in_(bindparam("codes", expanding=True)))
+    .order_by(task_results.c.seq)
+)
 _RESULT_PAGE = Prepared(
     _RESULT.where(_next_result, task_results.c.seq <= bindparam("last")).order_by(task_results.c.seq)
 )
@@ -329,7 +352,7 @@ def _refs(conn: Connection, task_ids: Sequence[str]) -> list[TaskRef]:
 
 
 def _ref(row: Any) -> TaskRef:  # a row with the columns of _REF
-    return TaskRef(row[0], row[1], row[2], row[3], row[4], TaskState(row[5]))
+    return TaskRef(row[0], row[1], row[2], row[3], row[4], TaskState(row[5]), bool(row[6]))
 
 
 def _end(conn: Connection, accepted: Sequence[Accepted], state: TaskState | None, now: float) -> Sequence[EndedTask]:
@@ -363,7 +386,7 @@ def _result_row(ended: EndedTask) -> tuple[Any, ...]:
     )
 
 
-_REF = (tasks.c.seq, tasks.c.id, tasks.c.group_id, tasks.c.owner_id, tasks.c.endpoint_id, tasks.c.state)
+_REF = (tasks.c.seq, tasks.c.id, tasks.c.group_id, tasks.c.owner_id, tasks.c.endpoint_id, tasks.c.state, is_protected)
 _REFS = PreparedIn(lambda ids: select(*_REF).where(tasks.c.id.in_(ids)))
 _OPEN_REFS = select(*_REF).where(_next_open).order_by(tasks.c.seq).limit(bindparam("count"))
 _END = PreparedIn(

@@ -7,7 +7,9 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from farcall.service.cluster.signals import of_ends
 from farcall.service.db.engine import Database
+from farcall.service.functions.store import sweep_functions
 from farcall.service.relay import store
 from farcall.service.relay.store import Recorded, Swept
 from farcall.service.settings import ServiceSettings
@@ -27,6 +29,7 @@ class Sweeper:
     Args:
         on_ended: called with what each step ended, in the order of the commits.
         on_idle: called once a round, for what needs no store.
+        is_on: asked each round: whether it is for this process to sweep the store.
     """
 
     def __init__(
@@ -37,7 +40,9 @@ class Sweeper:
         *,
         on_ended: Callable[[Recorded], None],
         on_idle: Callable[[], None],
+        is_on: Callable[[], bool],
     ) -> None:
+        self._is_on = is_on
         self._settings = settings
         self._db = db
         self._clock = clock
@@ -62,12 +67,27 @@ class Sweeper:
     async def sweep(self) -> None:
         """One round."""
         self._on_idle()
+        if not self._is_on():
+            return
         for endpoint_id in await self._db.read(store.deleted_endpoints_with_open_tasks):
             await self.finish_deletion(endpoint_id)
         await self._sweep_tasks()
         now, settings = self._clock(), self._settings
         await self._db.write(store.sweep_keys, now - settings.idempotency_s)
         await self._db.write(store.sweep_groups, settings.sweep_batch, now - settings.result_retention_s)
+        await self._sweep_functions(now)
+
+    async def _sweep_functions(self, now: float) -> None:
+        """Those for high assurance go when nobody has run them for long."""
+        settings, deleted = self._settings, 0
+        while not self._stopping.is_set():
+            before = now - settings.ha_function_retention_s
+            count = await self._db.write(sweep_functions, settings.sweep_batch, before, now)
+            deleted += count
+            if count < settings.sweep_batch:
+                break
+        if deleted:
+            _logger.info("Unused functions were deleted", extra={"event": "sweeper.functions", "count": deleted})
 
     async def finish_deletion(self, endpoint_id: str) -> None:
         """End the open tasks of an endpoint that was deleted."""
@@ -81,6 +101,7 @@ class Sweeper:
                 _DELETED_TEXT,
                 self._clock(),
                 then=self._on_ended,
+                announce=lambda recorded: of_ends((each.task for each in recorded.ended), withdrawn=True),
             )
             total += len(recorded.ended)
             if len(recorded.ended) < self._settings.sweep_batch:
@@ -106,6 +127,7 @@ class Sweeper:
                 TASK_EXPIRED,
                 text,
                 then=self._on_swept,
+                announce=lambda swept: of_ends((each.task for each in swept.ended), withdrawn=True),
             )
             ended += len(swept.ended)
             deleted += swept.deleted

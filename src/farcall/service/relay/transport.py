@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from farcall.broker import Broker, LocalConsumer
@@ -76,6 +76,10 @@ class Transport(Protocol):
 
     async def prepare_queue(self, queue: str) -> None:
         """The same for a task queue that somebody is about to read: it is there when this returns, if it can be."""
+        ...
+
+    def unwatch(self, which: Callable[[str], bool]) -> None:
+        """Other processes care for these task queues from now on. Told as if their consumers had gone."""
         ...
 
     def drop_queue(self, queue: str, *, if_unused: bool) -> None:
@@ -151,6 +155,9 @@ class EmbeddedTransport:
 
     async def prepare_queue(self, queue: str) -> None:
         self.ensure_queue(queue)
+
+    def unwatch(self, which: Callable[[str], bool]) -> None:
+        """Nothing: there is no other process."""
 
     def drop_queue(self, queue: str, *, if_unused: bool) -> None:
         broker = self._broker

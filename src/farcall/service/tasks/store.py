@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from farcall.service.accounts.rules import Identity
+from farcall.service.audit.rules import actor_of
+from farcall.service.audit.store import record
 from farcall.service.db.sql import Insert, Prepared, PreparedIn, next_numbers
 from farcall.service.db.tables import (
+    endpoints,
     idempotency_keys,
     submissions,
     task_groups,
@@ -20,16 +23,18 @@ from farcall.service.db.tables import (
     task_results,
     tasks,
 )
+from farcall.service.endpoints.rules import Endpoint
 from farcall.service.endpoints.store import find_endpoint
-from farcall.service.functions.store import find_functions, read_codes
+from farcall.service.functions.store import find_functions, note_runs, read_codes
 from farcall.service.managers.rules import user_endpoint_id, user_endpoint_name
 from farcall.service.managers.store import ensure_user_endpoint
+from farcall.service.policies.store import check_policy_of
 from farcall.service.relay.results import TaskRef
-from farcall.service.relay.store import Recorded, StoredTask, SubmissionHeaders, end_tasks
+from farcall.service.relay.store import Recorded, StoredTask, SubmissionHeaders, end_tasks, is_protected
 from farcall.service.tasks import rules
 from farcall.service.tasks.rules import Group, SubmissionPlan
 from farcall.service.web.bodies import encode_text
-from farcall.wire.errors import TaskGroupNotFound
+from farcall.wire.errors import ApiError, TaskGroupNotFound
 from farcall.wire.rest import SubmitResponse
 from farcall.wire.states import TaskState
 
@@ -39,6 +44,7 @@ __all__ = [
     "Submitted",
     "TaskRow",
     "cancel_task",
+    "check_results",
     "count_by_state",
     "count_open",
     "read_group",
@@ -71,7 +77,12 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """A task without its result. Times are Unix seconds."""
+    """A task without its result. Times are Unix seconds.
+
+    Attributes:
+        policy_id: of the authentication policy that whoever reads the result must satisfy: that of its endpoint, if
+            it is one for high assurance; "" if that has none any more; None: none is needed.
+    """
 
     seq: int
     id: str
@@ -80,6 +91,8 @@ class TaskRow:
     created_at: float
     completed_at: float | None
     data_chars: int
+    endpoint_id: str = ""
+    policy_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +120,20 @@ def submit(
     known_codes: Collection[str],
     now: float,
     admit: Callable[[str, int], None] | None = None,
+    address: str | None = None,
+    is_recorded: bool = True,
 ) -> Submitted:
     """Store a submission, or find the answer that was given to the same request before.
 
     Args:
         known_codes: functions whose code the relay has in memory.
         admit: raises if the endpoint cannot take so many more tasks; not asked for a repetition.
+        address: where the request came from.
+        is_recorded: whether the audit table shall know of it.
 
     Raises:
         ApiError: see `rules.check_submission`, `rules.check_replay`. Nothing is written then.
+        LoginRequired: see `policies.rules.check_policy`.
     """
     if plan.idempotency_key is not None:
         earlier = _EARLIER.scalar(conn, who=plan.caller.id, what=plan.idempotency_key)
@@ -129,13 +147,16 @@ def submit(
             )
     found = find_functions(conn, plan.function_ids)
     group = _find_group(conn, plan.group_id)
-    endpoint = rules.check_submission(plan, find_endpoint(conn, plan.endpoint_id), found, group)
+    endpoint = rules.check_submission(plan, find_endpoint(conn, plan.endpoint_id, plan.caller), found, group)
+    if endpoint.policy_id is not None:
+        what = f"running functions on endpoint {endpoint.id}"
+        check_policy_of(conn, endpoint.policy_id, plan.caller, now=now, what=what)
     runtime_json = None if plan.user_runtime is None else encode_text(plan.user_runtime)
     queue_id = plan.endpoint_id if endpoint.direct else _user_endpoint_id(plan)
     if admit is not None:
         admit(queue_id, len(plan.calls))
     if not endpoint.direct:
-        _ensure_user_endpoint(conn, plan, queue_id, runtime_json, now)
+        _ensure_user_endpoint(conn, plan, endpoint, queue_id, runtime_json, now)
     first = next_numbers(conn, "tasks", len(plan.calls))
     stored = [
         StoredTask(
@@ -149,6 +170,12 @@ def submit(
         )
         for at, call in enumerate(plan.calls)
     ]
+    response = plan.response
+    if endpoint.high_assurance:
+        response = replace(response, ha_warning=rules.ha_warning(endpoint, found))
+        note_runs(conn, [each.id for each in found.values() if each.ha_endpoint_id is not None], now)
+    if is_recorded:
+        _record(conn, plan, address, now)
     _write_group(conn, plan, group, now)
     headers = _write_submission(conn, plan, runtime_json, first)
     caller_id, group_id, state = plan.caller.id, plan.group_id, TaskState.RECEIVED.value
@@ -161,9 +188,9 @@ def submit(
     )
     _ADD_PAYLOADS.run(conn, [(each.seq, each.payload) for each in stored])
     if plan.idempotency_key is not None:
-        _REMEMBER.run(conn, [(caller_id, plan.idempotency_key, encode_text(plan.response), now)])
+        _REMEMBER.run(conn, [(caller_id, plan.idempotency_key, encode_text(response), now)])
     return Submitted(
-        response=plan.response,
+        response=response,
         endpoint_id=queue_id,
         manager_id=None if endpoint.direct else endpoint.id,
         tasks=stored,
@@ -184,7 +211,9 @@ def cancel_task(
     row = conn.execute(_REF, {"id": task_id}).first()
     rules.check_task(row.owner_id if row else None, task_id, caller)
     assert row is not None
-    ref = TaskRef(row.seq, row.id, row.group_id, row.owner_id, row.endpoint_id, TaskState(row.state))
+    ref = TaskRef(
+        row.seq, row.id, row.group_id, row.owner_id, row.endpoint_id, TaskState(row.state), bool(row.is_protected)
+    )
     recorded = end_tasks(conn, [ref], TaskState.CANCELLED, code, text, now)
     return (TaskState.CANCELLED if recorded.ended else ref.state), recorded
 
@@ -201,6 +230,8 @@ def read_tasks(conn: Connection, task_ids: Sequence[str], owner_id: str) -> dict
             row.created_at,
             row.completed_at,
             row.data_chars or 0,
+            row.endpoint_id,
+            (row.authentication_policy_id or "") if row.high_assurance else None,
         )
     return found
 
@@ -258,6 +289,32 @@ def _find_group(conn: Connection, group_id: str) -> Group | None:
     return None if row is None else Group(id=row.id, owner_id=row.owner_id, has_queue=bool(row.has_queue))
 
 
+def _record(conn: Connection, plan: SubmissionPlan, address: str | None, now: float) -> None:
+    detail = {"task_group_id": plan.group_id, "tasks": len(plan.calls), "functions": list(plan.function_ids[:100])}
+    record(conn, actor_of(plan.caller, address), "task.submit", "endpoint", plan.endpoint_id, at=now, detail=detail)
+
+
+def check_results(conn: Connection, found: Sequence[TaskRow], caller: Identity, now: float) -> None:
+    """Whether the caller may read the results of these tasks of theirs: those for high assurance want the policy
+    of their endpoint satisfied now.
+
+    Raises:
+        LoginRequired, Forbidden, Conflict: see `policies.store.check_policy_of`; member `task_ids` of the error
+            lists the tasks that it is about.
+    """
+    by_policy: dict[str, list[TaskRow]] = {}
+    for task in found:
+        if task.policy_id is not None and task.state.is_terminal:
+            by_policy.setdefault(task.policy_id, []).append(task)
+    for policy_id, guarded in by_policy.items():
+        what = f"reading results of the high-assurance endpoint {guarded[0].endpoint_id}"
+        try:
+            check_policy_of(conn, policy_id, caller, now=now, what=what)
+        except ApiError as exc:
+            exc.detail["task_ids"] = [task.id for task in guarded]
+            raise
+
+
 def _write_group(conn: Connection, plan: SubmissionPlan, group: Group | None, now: float) -> None:
     if group is None:
         _ADD_GROUP.run(conn, [(plan.group_id, plan.caller.id, plan.create_queue, 0, now)])
@@ -276,7 +333,7 @@ def _user_endpoint_id(plan: SubmissionPlan) -> str:
 
 
 def _ensure_user_endpoint(
-    conn: Connection, plan: SubmissionPlan, queue_id: str, runtime_json: str | None, now: float
+    conn: Connection, plan: SubmissionPlan, manager: Endpoint, queue_id: str, runtime_json: str | None, now: float
 ) -> None:
     ensure_user_endpoint(
         conn,
@@ -284,6 +341,7 @@ def _ensure_user_endpoint(
         manager_id=plan.endpoint_id,
         owner_id=plan.caller.id,
         name=user_endpoint_name(plan.endpoint_id, queue_id),
+        high_assurance=manager.high_assurance,
         options=plan.user_endpoint_config,
         runtime_json=runtime_json,
         now=now,
@@ -357,7 +415,7 @@ _GROUP_TASKS = (
     select(tasks.c.id, tasks.c.created_at).where(tasks.c.group_id == bindparam("group")).order_by(tasks.c.seq)
 )
 _COUNT_OPEN = select(func.count()).select_from(tasks).where(tasks.c.endpoint_id == bindparam("endpoint"), task_is_open)
-_REF = select(tasks).where(tasks.c.id == bindparam("id"))
+_REF = select(tasks, is_protected).where(tasks.c.id == bindparam("id"))
 _TASKS = PreparedIn(
     lambda ids: (
         select(
@@ -368,8 +426,12 @@ _TASKS = PreparedIn(
             tasks.c.created_at,
             tasks.c.completed_at,
             task_results.c.data_chars,
+            tasks.c.endpoint_id,
+            endpoints.c.high_assurance,
+            endpoints.c.authentication_policy_id,
         )
         .join_from(tasks, task_results, task_results.c.task_seq == tasks.c.seq, isouter=True)
+        .join(endpoints, endpoints.c.id == tasks.c.endpoint_id, isouter=True)
         .where(tasks.c.id.in_(ids), tasks.c.owner_id == bindparam("owner"))
     )
 )

@@ -1,4 +1,5 @@
-"""Changes of the schema, one Alembic revision each, and `migrate`, which applies those that are missing.
+"""Changes of the schema, one Alembic revision each, and `migrate`, which applies those that are missing; `plan` says
+which may be.
 
 Alembic is imported only when something is to be done: it would cost an idle service 10 MB.
 """
@@ -6,33 +7,15 @@ Alembic is imported only when something is to be done: it would cost an idle ser
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-from farcall.wire.errors import FarcallError
+from farcall.service.db.migrations.plan import HEAD, Half, SchemaTooNew, check_code, to_apply
 
-__all__ = ["HEAD", "SchemaTooNew", "migrate", "migration_sql", "revision_of"]
-
-HEAD: Final = "0005"
-"""The newest revision; a test compares it with the files."""
-
-
-class SchemaTooNew(FarcallError):
-    """The database was written by a newer release of Farcall."""
-
-    code = "SCHEMA_TOO_NEW"
-
-    def __init__(self, found: str) -> None:
-        super().__init__(found)
-        self.found = found
-
-    def __str__(self) -> str:
-        return (
-            f"The database has schema revision {self.found!r}, and this release of Farcall knows revisions up to "
-            f"{HEAD!r}: a newer release has used it. Upgrade Farcall, or choose another data directory."
-        )
+__all__ = ["HEAD", "Half", "SchemaTooNew", "check_schema", "migrate", "migration_sql", "revision_of"]
 
 
 def revision_of(connection: Connection) -> str | None:
@@ -43,37 +26,59 @@ def revision_of(connection: Connection) -> str | None:
     return found
 
 
-def migrate(engine: Engine) -> bool:
-    """Bring the schema to `HEAD`. Returns whether anything had to be done.
+def check_schema(connection: Connection) -> str | None:
+    """The revision of the schema that is there; None if there is none.
+
+    Raises:
+        SchemaTooNew: this release cannot use it.
+    """
+    found = revision_of(connection)
+    if found is not None and found > HEAD:
+        check_code(found, connection.execute(text("SELECT value FROM settings WHERE key = 'oldest_code'")).scalar())
+    return found
+
+
+def migrate(
+    engine: Engine, half: Half | None = None, *, running: Sequence[str] = (), connection: Connection | None = None
+) -> bool:
+    """Bring the schema to `HEAD`, or to the end of its first half. Returns whether anything had to be done.
+
+    Args:
+        running: for what revisions the processes that use the database now were written.
+        connection: to be used; a new one if None.
 
     Raises:
         SchemaTooNew: the database is ahead of this release.
+        OldCodeRuns: a process could not go on.
     """
-    with engine.connect() as connection:
-        found = revision_of(connection)
-        if found == HEAD:
-            return False
-        if found is not None and found > HEAD:
-            raise SchemaTooNew(found)
-        connection.rollback()
-        _upgrade(connection=connection)
-    return True
+    if connection is None:
+        with engine.connect() as connection:
+            return migrate(engine, half, running=running, connection=connection)
+    found = check_schema(connection)
+    revisions = to_apply(found, half, running)
+    connection.rollback()
+    if revisions:
+        _upgrade(revisions[-1].id, connection=connection)
+    return bool(revisions)
 
 
-def migration_sql(engine: Engine, found: str | None) -> str:
-    """The statements that bring a schema of revision `found` to `HEAD`, for the engine's kind of database."""
+def migration_sql(engine: Engine, found: str | None, half: Half | None = None) -> str:
+    """The statements that `migrate` would run on a schema of revision `found`, for the engine's kind of database."""
     if found is not None and found > HEAD:
         raise SchemaTooNew(found)
+    revisions = to_apply(found, half)
+    if not revisions:
+        return ""
     output = io.StringIO()
-    _upgrade(f"{found or 'base'}:head", dialect=engine.dialect.name, output=output)
+    _upgrade(f"{found or 'base'}:{revisions[-1].id}", dialect=engine.dialect.name, output=output)
     return output.getvalue()
 
 
-def _upgrade(revision: str = "head", **attributes: Any) -> None:
+def _upgrade(revision: str, **attributes: Any) -> None:
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    config.attributes.update(attributes)
+    config.attributes.update(attributes, to=revision.rpartition(":")[2])
     command.upgrade(config, revision, sql="connection" not in attributes)

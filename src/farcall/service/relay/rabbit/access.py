@@ -130,8 +130,9 @@ class RabbitAccess:
             self._loop.call_soon_threadsafe(callback, *args)
 
 
-def publish_kwargs(exchange: str, routing_key: str, message: Outgoing) -> Mapping[str, Any]:
+def publish_kwargs(exchange: str, routing_key: str, message: Outgoing, *, is_persistent: bool) -> Mapping[str, Any]:
     """A message's publish arguments, as `farcall.amqp` takes them."""
     properties = message.properties
     found = {name: value for name in _PROPERTIES if (value := getattr(properties, name))}
+    found["delivery_mode"] = 2 if is_persistent else 1
     return {"exchange": exchange, "routing_key": routing_key, "properties": found}

@@ -49,6 +49,10 @@ class Consumers:
             return []
         return [self._ask(queue)]
 
+    @property
+    def watched(self) -> list[str]:
+        return list(self._serials)
+
     def unwatch(self, queue: str) -> list[Command]:
         """It is none of our business any more."""
         self._serials.pop(queue, None)
@@ -71,7 +75,10 @@ class Consumers:
         """The answer to `Ask`."""
         if self._serials.get(queue) != serial:
             return []
-        return self._joined(queue) if count else self._left(queue)
+        if count:
+            return self._joined(queue)
+        # Told even if there seemed to be none: whoever watched it before us may have seen one.
+        return self._left(queue) or [Tell(queue, 0)]
 
     def lost(self) -> list[Command]:
         """The connection is gone, and with it all that was known."""

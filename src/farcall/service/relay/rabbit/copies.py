@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Final
 
 from farcall.service.db.engine import Database
 from farcall.service.relay import store
 from farcall.service.relay.feed import Window
-from farcall.service.relay.messages import Outgoing, result_properties
+from farcall.service.relay.messages import Outgoing, result_outgoing
 from farcall.service.relay.rabbit.transport import RabbitTransport
 from farcall.service.relay.results import TaskRef
 from farcall.service.relay.store import EndedTask, OutgoingResult
+from farcall.service.relay.sweeper import ENDPOINT_DELETED, TASK_EXPIRED
+from farcall.wire.errors import TaskCancelled
 from farcall.wire.topology import GroupQueue, group_queue
 
 __all__ = ["ResultCopies"]
 
 _logger = logging.getLogger(__name__)
+_LAST_RESULTS: Final = 1000
+_OWN_ENDS: Final = (TaskCancelled.code, TASK_EXPIRED, ENDPOINT_DELETED)
 
 
 class ResultCopies:
@@ -37,7 +42,8 @@ class ResultCopies:
         self._transport = transport
         self._page = page
         self._preparing: dict[str, asyncio.Task[None]] = {}
-        self._filling: set[asyncio.Task[None]] = set()
+        self._jobs: set[asyncio.Task[None]] = set()
+        transport.on_up = self._came_up
 
     def submitted(self, queue: GroupQueue) -> None:
         """Nothing: the queue is made when somebody reads it, and then filled."""
@@ -49,10 +55,11 @@ class ResultCopies:
         await asyncio.shield(self._preparation(queue))
 
     def committed(self, owner_id: str, group_id: str, ended: Sequence[EndedTask], completed_at: float) -> None:
-        properties = result_properties(completed_at)
-        self._transport.copy(
-            group_queue(owner_id, group_id), [Outgoing(each.result.body, properties) for each in ended]
-        )
+        messages = [
+            result_outgoing(each.task.id, each.result.body, completed_at, is_protected=each.task.is_protected)
+            for each in ended
+        ]
+        self._transport.copy(group_queue(owner_id, group_id), messages)
 
     async def again(self, tasks: Sequence[TaskRef]) -> None:
         """From the store: what came again need not be what was stored."""
@@ -90,9 +97,26 @@ class ResultCopies:
     async def _prepare(self, queue: GroupQueue) -> None:
         key, is_shared = group_queue(queue.identity_id, queue.task_group_id), queue.reader is None
         if await self._transport.declare_group_queue(queue.name, key, is_shared=is_shared) and is_shared:
-            job = asyncio.get_running_loop().create_task(self._fill(queue))
-            self._filling.add(job)
-            job.add_done_callback(self._filling.discard)
+            self._begin(self._fill(queue))
+
+    def _came_up(self) -> None:
+        self._begin(self._copy_last_ends())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        job = asyncio.get_running_loop().create_task(work)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _copy_last_ends(self) -> None:
+        """What the service itself has ended is in no queue that would bring it again: a process that died between the
+        commit and the copy, or RabbitMQ, may have left its clients without."""
+        try:
+            ends = await self._db.read(store.read_last_ends, _LAST_RESULTS, _OWN_ENDS)
+        except Exception:
+            _logger.exception("The last ends could not be read", extra={"event": "relay.copy_failed"})
+            return
+        for (owner_id, group_id), results in ends.items():
+            self._transport.copy(group_queue(owner_id, group_id), _messages(results))
 
     async def _fill(self, queue: GroupQueue) -> None:
         after, count, is_last = 0, 0, False
@@ -124,4 +148,6 @@ class ResultCopies:
 
 
 def _messages(results: Iterable[OutgoingResult]) -> list[Outgoing]:
-    return [Outgoing(each.body, result_properties(each.completed_at)) for each in results]
+    return [
+        result_outgoing(each.task_id, each.body, each.completed_at, is_protected=each.is_protected) for each in results
+    ]

@@ -79,6 +79,9 @@ class RabbitTransport:
         takes_in: consume results and reports, and watch task queues. If not, this only makes queues on demand,
             publishes and cuts.
         factory: makes connections.
+
+    Attributes:
+        on_up: called whenever RabbitMQ can be used (again).
     """
 
     sees_acks = False
@@ -93,6 +96,7 @@ class RabbitTransport:
         takes_in: bool = True,
         factory: ConnectionFactory | None = None,
     ) -> None:
+        self.on_up: Callable[[], None] = _nothing
         self._address = address
         self._task_queues = task_queues
         self._prefetch = prefetch
@@ -117,7 +121,8 @@ class RabbitTransport:
         self._is_up = False
         self._is_closing = False
         self._up = asyncio.Event()
-        self._fault: str | None = f"RabbitMQ at {address.shown} has not answered yet"
+        self._is_told_down = False
+        self._fault: str | None = f"the message broker, RabbitMQ at {address.shown}, has not answered yet"
 
     @property
     def is_up(self) -> bool:
@@ -154,9 +159,10 @@ class RabbitTransport:
         self._do(self._consumers.unwatch(queue))
         self._begin(self._perform_quietly(DeleteQueue(name=queue, if_unused=if_unused)))
 
-    def unwatch(self, queue: str) -> None:
-        """Another process cares for this task queue from now on."""
-        self._do(self._consumers.unwatch(queue))
+    def unwatch(self, which: Callable[[str], bool]) -> None:
+        for queue in self._consumers.watched:
+            if which(queue):
+                self._do(self._consumers.unwatch(queue))
 
     def purge(self, queue: str) -> None:
         self._purging[queue] = self._purging.get(queue, 0) + 1
@@ -167,7 +173,7 @@ class RabbitTransport:
             # A channel of its own makes queues: what is published now could overtake the purge, and be lost by it.
             self._held.setdefault(queue, []).extend(messages)
         else:
-            self._publish(self._tasks, TASKS, queue, messages)
+            self._publish_tasks(queue, messages)
 
     def ack_results(self, deliveries: Iterable[Any]) -> None:
         results, done = self._results, tuple(deliveries)
@@ -302,22 +308,24 @@ class RabbitTransport:
         if self._is_up or not (self._is_set_up and self._has_output):
             return
         self._is_up = True
+        self._is_told_down = False
         self._fault = None
         self._up.set()
         _logger.info("RabbitMQ is connected", extra={"event": "broker.up", "broker": self._address.shown})
         if self._takes_in:
             self._begin(self._watch_all())
+        self.on_up()
 
     def _went_down(self, reason: str) -> None:
-        was_up, self._is_up = self._is_up, False
+        self._is_up = False
         self._up.clear()
-        fault = f"RabbitMQ at {self._address.shown} is not usable: {reason}"
-        if was_up or (self._fault is not None and "has not answered yet" in self._fault):
+        self._fault = f"the message broker, RabbitMQ at {self._address.shown}, cannot be used: {reason}"
+        if not self._is_told_down:  # once is enough, however often it is tried
+            self._is_told_down = True
             _logger.warning(
                 "RabbitMQ cannot be used; trying on. Tasks are accepted and kept",
                 extra={"event": "broker.down", "broker": self._address.shown, "reason": reason},
             )
-        self._fault = fault
         self._do(self._consumers.lost())
 
     async def _watch_all(self) -> None:
@@ -350,6 +358,8 @@ class RabbitTransport:
     async def _ask(self, ask: Ask) -> None:
         outcome = await self._declare_task_queue(ask.queue)
         if isinstance(outcome, Done):
+            if outcome.messages and not outcome.consumers:
+                self.purge(ask.queue)  # of an earlier life: what it is about may have ended
             self._do(self._consumers.counted(ask.queue, ask.serial, outcome.consumers))
 
     async def _prepare_quietly(self, queue: str) -> None:
@@ -376,14 +386,20 @@ class RabbitTransport:
         del self._purging[queue]
         held = self._held.pop(queue, None)
         if held and isinstance(outcome, Done):
-            self._publish(self._tasks, TASKS, queue, held)
+            self._publish_tasks(queue, held)
 
     # --- Helpers ---------------------------------------------------------------------------------------------
 
-    def _publish(self, publisher: Publisher, exchange: str, key: str, messages: Iterable[Outgoing]) -> None:
+    def _publish_tasks(self, queue: str, messages: Iterable[Outgoing]) -> None:
+        # Not to be written to RabbitMQ's disk: after its restart they would only be in the way of those that we send.
+        self._publish(self._tasks, TASKS, queue, messages, is_persistent=False)
+
+    def _publish(
+        self, publisher: Publisher, exchange: str, key: str, messages: Iterable[Outgoing], *, is_persistent: bool = True
+    ) -> None:
         try:
             for message in messages:
-                publisher.publish(message.body, publish_kwargs(exchange, key, message))
+                publisher.publish(message.body, publish_kwargs(exchange, key, message, is_persistent=is_persistent))
         except ConnectionEnded:
             pass  # we are closing
 
@@ -427,3 +443,7 @@ class RabbitTransport:
             _logger.error(
                 "A job of the RabbitMQ transport failed", exc_info=task.exception(), extra={"event": "broker.fault"}
             )
+
+
+def _nothing() -> None:
+    pass

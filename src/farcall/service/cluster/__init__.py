@@ -1,0 +1,1 @@
+"""Several service processes on one database: what they tell each other, and how relays divide the endpoints."""
