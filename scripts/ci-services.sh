@@ -34,8 +34,14 @@ chromium() { # for the tests of the login pages
     need fonts-dejavu-core "/usr/share/fonts/truetype/dejavu"
 }
 
+haproxy() {
+    # Its package would run it, with a configuration that listens nowhere; the tests start their own.
+    need haproxy "/usr/sbin/haproxy"
+}
+
 missing=0
 postgresql
 nodejs
 chromium
+haproxy
 exit $((missing * 69))

@@ -48,15 +48,15 @@ def test_a_compute_node_loads_the_standard_library_and_dill(module: str) -> None
 def test_the_service_loads_nothing_that_could_unpickle_a_payload(module: str) -> None:
     loaded = closure_of(module)
     assert "dill" not in third_party(loaded)
-    assert parts(loaded) <= {"wire", "amqp", "broker", "service"}
+    assert parts(loaded) <= {"wire", "tls", "amqp", "broker", "service"}
 
 
 def test_the_agent_loads_parsl_only_when_its_engine_is_parsl() -> None:
     loaded = closure_of("farcall.endpoint.agent.runner")
     assert "parsl" not in third_party(loaded)
-    assert parts(loaded) <= {"wire", "serialize", "worker", "amqp", "client", "endpoint"}
+    assert parts(loaded) <= {"wire", "tls", "serialize", "worker", "amqp", "client", "endpoint"}
 
 
 def test_the_sdk_loads_nothing_of_the_service_or_the_endpoint() -> None:
     loaded = closure_of("farcall.sdk")
-    assert parts(loaded) <= {"wire", "serialize", "worker", "amqp", "client", "sdk", "errors"}
+    assert parts(loaded) <= {"wire", "tls", "serialize", "worker", "amqp", "client", "sdk", "errors"}

@@ -202,13 +202,12 @@ def test_commands_with_double_braces_are_no_placeholders() -> None:
 
 def test_keys_that_have_no_effect_are_accepted_and_named() -> None:
     loaded = parse_config(
-        "environment: production\naudit_log_path: x\npam: {enable: true}\nlog_dir: /tmp\n"
+        "environment: production\npam: {enable: true}\nlog_dir: /tmp\n"
         "mu_child_ep_grace_period_s: 30\nlocal_compute_services: false\nemail: a@b.c\n"
     )
     named = [notice.split(":")[0].strip("`") for notice in loaded.notices]
     assert set(named) == {
         "environment",
-        "audit_log_path",
         "pam",
         "log_dir",
         "mu_child_ep_grace_period_s",

@@ -104,3 +104,11 @@ def test_whoever_waits_gets_the_outcome_or_is_told_to_ask(steps: list[tuple[str,
     assert waiting & arrived <= served | asked
     assert served <= arrived
     assert ledger.count("s") == len(waiting - served)
+
+
+def test_an_announced_outcome_is_asked_for_now_or_once_somebody_waits() -> None:
+    ledger: ResultLedger[str] = ResultLedger()
+    ledger.expect("s", "g", [("t1", "alice")])
+    assert ledger.withheld(["t1", "t2"]) == ["t1"]
+    assert ledger.expect("s", "g", [("t2", "bob")]).to_ask_for == ["t2"]
+    assert ledger.arrived([ended("t1"), ended("t2")], now_s=0) == [("alice", ended("t1")), ("bob", ended("t2"))]

@@ -7,8 +7,8 @@ from uuid import uuid4
 import pytest
 
 from farcall.sdk.stream import ResultStream, Waiter, shared_stream
-from farcall.wire.errors import CredentialRefused, TaskCancelled, TaskNotFound, WorkerLost
-from farcall.wire.messages import EndpointStatusReport, pack_message
+from farcall.wire.errors import CredentialRefused, LoginRequired, TaskCancelled, TaskNotFound, WorkerLost
+from farcall.wire.messages import EndpointStatusReport, Result, pack_message
 
 WAIT_S = 30
 GROUP = str(uuid4())
@@ -77,6 +77,44 @@ def _result_body(service, task_id, value) -> bytes:
     from farcall.wire.messages import Result
 
     return pack_message(Result(task_id=task_id, data=service._serializer.serialize(value)))
+
+
+def announce(service, broker, group_queue, task_id, value) -> None:
+    """A task for high assurance has ended: the service has the result, and the stream says only that."""
+    service.is_streaming = False
+    service.finish(task_id, value)
+    body = pack_message(Result(task_id=task_id, data=""))
+    broker.publish("", group_queue, body, headers={"high_assurance": True})
+
+
+def test_a_result_that_is_only_announced_is_asked_for(executor, service, broker, group_queue) -> None:
+    executor.submit(double, 1).result(WAIT_S)
+    (future,), (task_id,) = submit_and_wait(executor, service)
+    announce(service, broker, group_queue, task_id, 42)
+    assert future.result(WAIT_S) == 42
+    assert asked(service) == 1
+
+
+def test_a_result_that_may_not_be_read_fails_its_own_future_with_what_is_asked_for(
+    executor, service, broker, group_queue
+) -> None:
+    executor.submit(double, 1).result(WAIT_S)
+    (guarded, other), (guarded_id, other_id) = submit_and_wait(executor, service, 2)
+
+    def refuse(request, document):
+        if request.url.path != "/v2/batch_status" or guarded_id not in document["task_ids"]:
+            return None
+        parameters = {"session_required_policies": ["p"], "prompt": "login"}
+        error = LoginRequired("Log in again.", {"authorization_parameters": parameters, "task_ids": [guarded_id]})
+        return 403, error.to_document()
+
+    service.before = refuse
+    announce(service, broker, group_queue, guarded_id, 1)
+    announce(service, broker, group_queue, other_id, 2)
+    with pytest.raises(LoginRequired) as caught:
+        guarded.result(WAIT_S)
+    assert caught.value.authorization_parameters == {"session_required_policies": ["p"], "prompt": "login"}
+    assert other.result(WAIT_S) == 2
 
 
 def test_a_second_result_changes_nothing(executor, service, group_queue) -> None:

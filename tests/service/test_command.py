@@ -263,8 +263,11 @@ def test_another_user_than_the_administrator_sees_only_that_it_runs(commands: Co
     assert "401" in state["error"]
 
 
-def test_listening_to_the_world_is_warned_about(commands: Commands) -> None:
-    assert "without TLS" in commands.start("--host", "0.0.0.0")
+def test_listening_to_the_world_without_tls_must_be_wanted(commands: Commands) -> None:
+    refusal = commands.start("--host", "0.0.0.0", status=78)
+    assert "--tls-cert FILE" in refusal
+    assert "--insecure" in refusal
+    assert "without TLS" in commands.start("--host", "0.0.0.0", "--insecure")
 
 
 def test_help_and_version_load_nothing_heavy() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -154,7 +155,9 @@ def test_source_text_is_framed_by_the_service() -> None:
         ({"function_code": ""}, "function_code"),
         ({"function_code": pack_buffers(["a\0"])}, "NUL"),
         ({"group": "nobody"}, "group"),
-        ({"ha_endpoint_id": ENDPOINT_ID}, "ha_endpoint_id"),
+        ({"ha_endpoint_id": "here"}, "ha_endpoint_id"),
+        ({"ha_endpoint_id": ENDPOINT_ID, "public": True}, "cannot be shared"),
+        ({"ha_endpoint_id": ENDPOINT_ID, "group": ENDPOINT_ID}, "cannot be shared"),
     ],
 )
 def test_a_senseless_function_is_refused_by_member(changes: dict[str, Any], word: str) -> None:
@@ -170,19 +173,19 @@ def test_the_size_of_a_function_is_that_of_its_utf8() -> None:
 
 
 def test_a_function_is_seen_by_its_owner_or_by_all_if_public() -> None:
-    functions.check_read(function(), FUNCTION_ID, ADA.id)
-    functions.check_read(function(public=True), FUNCTION_ID, BOB.id)
+    functions.check_read(function(), FUNCTION_ID, ADA)
+    functions.check_read(function(public=True), FUNCTION_ID, BOB)
     with pytest.raises(Forbidden):
-        functions.check_read(function(), FUNCTION_ID, BOB.id)
+        functions.check_read(function(), FUNCTION_ID, BOB)
     for gone in (None, function(is_deleted=True)):
         with pytest.raises(FunctionNotFound, match=FUNCTION_ID):
-            functions.check_read(gone, FUNCTION_ID, ADA.id)
+            functions.check_read(gone, FUNCTION_ID, ADA)
 
 
 def test_a_public_function_is_deleted_only_by_its_owner() -> None:
-    functions.check_delete(function(public=True), FUNCTION_ID, ADA.id)
+    functions.check_delete(function(public=True), FUNCTION_ID, ADA)
     with pytest.raises(Forbidden):
-        functions.check_delete(function(public=True), FUNCTION_ID, BOB.id)
+        functions.check_delete(function(public=True), FUNCTION_ID, BOB)
 
 
 # --- endpoints
@@ -201,8 +204,7 @@ def test_a_direct_endpoint_may_register() -> None:
     [
         ({"direct": False}, "direct"),
         ({"multi_user": True}, "multi_user"),
-        ({"high_assurance": True}, "high_assurance"),
-        ({"authentication_policy": ENDPOINT_ID}, "authentication_policy"),
+        ({"authentication_policy": "staff"}, "authentication_policy"),
         ({"endpoint_name": "a b"}, "endpoint_name"),
         ({"allowed_functions": [FUNCTION_ID, "94c7ce20"]}, r"allowed_functions\[1\]"),
         ({"admins": ["bob"]}, r"admins\[0\]"),
@@ -215,15 +217,26 @@ def test_a_registration_that_cannot_be_honoured_is_refused_by_member(changes: di
         endpoints.plan_registration(EndpointRegistration(**{"endpoint_name": "here", "direct": True, **changes}))
 
 
+HERE = endpoints.plan_registration(EndpointRegistration(endpoint_name="here", direct=True))
+
+
+def test_high_assurance_cannot_be_switched_on_or_off() -> None:
+    guarded = replace(HERE, high_assurance=True)
+    endpoints.check_reregistration(endpoint(high_assurance=True), ENDPOINT_ID, ADA, guarded, now=0.0)
+    for before, plan in ((False, guarded), (True, HERE)):
+        with pytest.raises(InvalidRequest, match="cannot change"):
+            endpoints.check_reregistration(endpoint(high_assurance=before), ENDPOINT_ID, ADA, plan, now=0.0)
+
+
 def test_only_the_owner_registers_an_endpoint_again_and_not_while_it_is_locked() -> None:
-    endpoints.check_reregistration(endpoint(locked_until=10.0), ENDPOINT_ID, ADA, now=10.0)
+    endpoints.check_reregistration(endpoint(locked_until=10.0), ENDPOINT_ID, ADA, HERE, now=10.0)
     with pytest.raises(ResourceLocked, match="stopped remotely"):
-        endpoints.check_reregistration(endpoint(locked_until=10.0), ENDPOINT_ID, ADA, now=9.9)
+        endpoints.check_reregistration(endpoint(locked_until=10.0), ENDPOINT_ID, ADA, HERE, now=9.9)
     with pytest.raises(EndpointAccessForbidden):
-        endpoints.check_reregistration(endpoint(admins=frozenset({BOB.id})), ENDPOINT_ID, BOB, now=0.0)
+        endpoints.check_reregistration(endpoint(admins=frozenset({BOB.id})), ENDPOINT_ID, BOB, HERE, now=0.0)
     for gone in (None, endpoint(is_deleted=True)):
         with pytest.raises(EndpointNotFound):
-            endpoints.check_reregistration(gone, ENDPOINT_ID, ADA, now=0.0)
+            endpoints.check_reregistration(gone, ENDPOINT_ID, ADA, HERE, now=0.0)
 
 
 def test_admins_have_the_owners_rights_and_the_public_only_sees() -> None:

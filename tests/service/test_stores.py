@@ -44,7 +44,7 @@ class World:
         self.bob = accounts.ensure_identity(conn, "bob", is_admin=False, now=NOW)
         self.function_id, self.endpoint_id = new_ids(2)
         new = NewFunction(name="f", code=CODE, description=None, metadata={"a": 1}, public=False, group_id=None)
-        functions.add_function(conn, self.function_id, self.ada.id, new, NOW)
+        functions.add_function(conn, self.function_id, self.ada, new, NOW)
         self.plan = endpoint_rules.plan_registration(EndpointRegistration(endpoint_name="here", direct=True))
         endpoints.add_endpoint(conn, self.endpoint_id, self.ada, self.plan, "127.0.0.1", NOW)
 
@@ -210,7 +210,7 @@ def test_a_submission_is_stored_with_everything_that_its_tasks_need(world: World
 
 
 def test_a_refused_submission_leaves_nothing(world: World) -> None:
-    functions.delete_function(world.conn, world.function_id, world.ada.id, NOW)
+    functions.delete_function(world.conn, world.function_id, world.ada, NOW)
     with pytest.raises(FunctionNotFound):
         world.submit()
     assert world.count(tables.tasks) == world.count(tables.task_groups) == world.count(tables.submissions) == 0

@@ -10,7 +10,6 @@ import itertools
 import logging
 import os
 import random
-import ssl
 import threading
 import time
 import weakref
@@ -26,6 +25,7 @@ from farcall.amqp.link import Link, LinkFactory, Target
 from farcall.amqp.loop import THREAD_PREFIX, Loop, Timer
 from farcall.amqp.publisher import ConfirmPublisher
 from farcall.amqp.reconnect import Backoff, GiveUp, Reconnect
+from farcall.tls import Trust
 from farcall.wire import errors as wire_errors
 
 __all__ = ["AmqpConnection"]
@@ -47,7 +47,8 @@ class AmqpConnection:
         name: for the thread, the log and the broker's operators; for example "endpoint tasks".
         on_event: told what happens, on the connection's thread.
         port: replaces the URL's port (setting `amqp_port`).
-        ssl_context: for `amqps` with a certificate authority of the site's own.
+        trust: for `amqps`, whose certificates are accepted; None as the environment says (`farcall.tls.find_trust`).
+            Read anew at each attempt. The host name is always checked.
         backoff: waits between attempts, and how many refused logins end it.
         connect_timeout_s: for one attempt.
     """
@@ -59,7 +60,7 @@ class AmqpConnection:
         name: str,
         on_event: OnEvent | None = None,
         port: int | None = None,
-        ssl_context: ssl.SSLContext | None = None,
+        trust: Trust | None = None,
         backoff: Backoff = Backoff(),
         connect_timeout_s: float = 15.0,
     ) -> None:
@@ -67,7 +68,7 @@ class AmqpConnection:
         self._name = name
         self._on_event = on_event
         self._port = port
-        self._ssl_context = ssl_context
+        self._trust = trust
         self._backoff = backoff
         self._connect_timeout_s = connect_timeout_s
         self._pid = os.getpid()
@@ -257,7 +258,7 @@ class AmqpConnection:
             target = Target(
                 url=url,
                 port=self._port,
-                ssl_context=self._ssl_context,
+                trust=self._trust,
                 name=self._name,
                 timeout_s=self._connect_timeout_s,
             )

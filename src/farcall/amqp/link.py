@@ -7,13 +7,13 @@ thread. An owner that was told of an end (`link_failed`, `link_lost`, `channel_c
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from farcall.amqp.envelope import OutMessage
 from farcall.amqp.loop import Loop
+from farcall.tls import Trust
 
 __all__ = [
     "ChannelOwner",
@@ -36,14 +36,14 @@ class Target:
     Attributes:
         url: `amqp[s]://user:password@host[:port]/vhost[?heartbeat=seconds]`, parts percent-encoded.
         port: replaces the URL's port, if not None.
-        ssl_context: for `amqps`; None for the system's certificate authorities.
+        trust: for `amqps`, whose certificates are accepted; None as the environment says.
         name: shown by the broker to its operators.
         timeout_s: for one attempt, from name resolution to accepted login.
     """
 
     url: str
     port: int | None
-    ssl_context: ssl.SSLContext | None
+    trust: Trust | None
     name: str
     timeout_s: float
 

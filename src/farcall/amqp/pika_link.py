@@ -21,6 +21,7 @@ from pika.channel import Channel as PikaChannel
 from farcall.amqp.envelope import OutMessage, frames_of
 from farcall.amqp.link import ChannelOwner, ConsumerOwner, LinkOwner, NoChannel, PublisherOwner, Target
 from farcall.amqp.loop import THREAD_PREFIX, Loop
+from farcall.tls import Trust, find_trust, why_no_tls
 
 __all__ = ["PikaLink"]
 
@@ -41,8 +42,11 @@ class PikaLink:
         _hush_pika()
         self._owner: LinkOwner | None = owner
         self._channels: weakref.WeakSet[_Channel] = weakref.WeakSet()
+        self._trust = target.trust or find_trust()
+        parameters = _parameters(target, self._trust)
+        self._host, self._port = parameters.host, parameters.port
         self._connection = SelectConnection(
-            _parameters(target),
+            parameters,
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_open_error,
             on_close_callback=self._on_close,
@@ -92,7 +96,12 @@ class PikaLink:
         owner = self._detach()
         if owner is not None:
             reason, refused = _why_not_opened(error)
-            owner.link_failed(reason, refused)
+            owner.link_failed(self._why_no_tls(error) or reason, refused)
+
+    def _why_no_tls(self, error: BaseException | str) -> str | None:
+        if isinstance(error, str):
+            return None
+        return why_no_tls(error, host=self._host, port=self._port, trust=self._trust)
 
     def _on_close(self, _connection: object, error: BaseException) -> None:
         owner = self._detach()
@@ -253,15 +262,15 @@ def _hush_pika() -> None:
             logger.addFilter(_hush)  # once: logging compares
 
 
-def _parameters(target: Target) -> pika.URLParameters:
+def _parameters(target: Target, trust: Trust) -> pika.URLParameters:
     scheme = target.url.partition("://")[0]
     if scheme not in ("amqp", "amqps"):
         raise ValueError(f"A broker's URL begins with amqp:// or amqps://, this one with {scheme[:10]!r}.")
     parameters = pika.URLParameters(target.url)
     if target.port is not None:
         parameters.port = target.port
-    if target.ssl_context is not None and scheme == "amqps":
-        parameters.ssl_options = pika.SSLOptions(target.ssl_context, parameters.host)
+    if scheme == "amqps":
+        parameters.ssl_options = pika.SSLOptions(trust.context(), parameters.host)
     parameters.socket_timeout = target.timeout_s
     parameters.stack_timeout = target.timeout_s
     parameters.client_properties = {"connection_name": target.name, "product": "farcall"}

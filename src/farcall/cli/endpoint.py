@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -25,12 +26,23 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from farcall import __version__
-from farcall.client.settings import service_url, user_dir
+from farcall.cli import login as logins
+from farcall.cli.protection import Protection, protection_options
+from farcall.client.settings import user_dir
 from farcall.endpoint.directory import EndpointDirectory, Registration, RegistrationUnreadable, find_endpoints
 from farcall.endpoint.pidfile import running_process
 from farcall.endpoint.profile import EndpointExists, create_profile
 from farcall.endpoint.status import EndpointStatus, endpoint_state, endpoint_status
-from farcall.wire.errors import ApiError, EndpointNotFound, FarcallError, ServiceUnreachable, Unauthenticated
+from farcall.tls import CaFileUnusable
+from farcall.wire.errors import (
+    ApiError,
+    EndpointNotFound,
+    FarcallError,
+    Forbidden,
+    LoginFailed,
+    ServiceUnreachable,
+    Unauthenticated,
+)
 from farcall.wire.messages import is_uuid_text
 from farcall.wire.names import endpoint_name_fault
 
@@ -41,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 EX_DATAERR, EX_UNAVAILABLE, EX_CANTCREAT, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 65, 69, 73, 75, 77, 78
+EX_INTERRUPTED = 130
 
 DEFAULT_NAME = "default"
 STOP_PATIENCE_S = 90.0
@@ -120,18 +133,29 @@ def main(context: click.Context, config_dir: Path | None, debug: bool, log_to_co
 @main.command()
 @_name_argument
 @click.option("--display-name", help="What people see in lists, in place of the name.")
+@protection_options
 @click.pass_obj
-def configure(common: _Common, name: str, display_name: str | None) -> None:
+def configure(common: _Common, /, name: str, display_name: str | None, **protection: Any) -> None:
     """Make a new endpoint's directory with a config.yaml to edit.
+
+    Options about domains, logins and second factors make an authentication policy at the service, by
+    which it judges whoever wants to use the endpoint.
 
     \b
     Examples:
       farcall-endpoint configure my-first-endpoint
       farcall-endpoint configure cluster --display-name "The cluster, 8 nodes"
+      farcall-endpoint configure cluster --allowed-domains "*.example.edu" --auth-timeout 3600
+      farcall-endpoint configure vault --high-assurance --subscription-id ID --allowed-domains example.edu
     """
     directory = common.directory(name)
     try:
-        create_profile(directory, display_name=display_name)
+        if directory.is_configured:
+            raise EndpointExists(directory.name, str(directory.path))
+        wanted = Protection(**protection)
+        with _service_errors():
+            keys = wanted.keys(name, _client)
+        create_profile(directory, display_name=display_name, protection=keys)
     except EndpointExists as exc:
         _fail(exc, EX_CANTCREAT)
     except OSError as exc:
@@ -140,6 +164,9 @@ def configure(common: _Common, name: str, display_name: str | None) -> None:
     click.echo()
     click.echo(f"Configuration file: {directory.config_path}")
     click.echo()
+    if "authentication_policy" in keys:
+        click.echo(f"Authentication policy: {keys['authentication_policy']}")
+        click.echo()
     click.echo("Use the `start` subcommand to run it:")
     click.echo()
     click.echo(f"    $ {common.command(f'start {name}')}")
@@ -246,7 +273,7 @@ def _run_here(
     except OSError as exc:
         announcer.failed(f"The log cannot be written: {exc}")
         return ExitStatus.CANNOT_CREATE
-    with _client() as client:
+    with _client(directory.ca_file) as client:
         run = EndpointRun(directory, client, announcer=announcer, endpoint_id=endpoint_uuid)
         with _signals(run, is_quiet=ready_fd is not None):
             status = run.run()
@@ -342,8 +369,10 @@ def _signals(run: EndpointRun, *, is_quiet: bool) -> Iterator[None]:
 def _detach(
     common: _Common, directory: EndpointDirectory, *, endpoint_uuid: str | None, is_debug: bool, patience_s: float
 ) -> None:
+    from farcall.cli.authorities import make_ca_variable_absolute
     from farcall.endpoint.background import StartTimedOut, start_in_background
 
+    make_ca_variable_absolute()  # it works in another directory
     arguments = ["--config-dir", str(common.base), "start", directory.name]
     if endpoint_uuid is not None:
         arguments += ["--endpoint-uuid", endpoint_uuid]
@@ -432,7 +461,7 @@ def _lock_remotely(directory: EndpointDirectory) -> None:
     registration = _registration(directory)
     if registration is None:
         _fail(f"Endpoint '{directory.name}' was never registered.", EX_UNAVAILABLE)
-    with _client() as client, _service_errors():
+    with _client(directory.ca_file) as client, _service_errors():
         client.lock_endpoint(registration.id_with(client.url) or registration.endpoint_id)
     click.echo(f"The service has disconnected endpoint {registration.endpoint_id}.")
 
@@ -506,7 +535,8 @@ def status(common: _Common, name: str, as_json: bool) -> None:
       farcall-endpoint status my-first-endpoint
       farcall-endpoint status my-first-endpoint --json
     """
-    found = endpoint_status(_configured(common, name), _last_report)
+    directory = _configured(common, name)
+    found = endpoint_status(directory, partial(_last_report, ca_file=directory.ca_file))
     if as_json:
         document = {"id": found.endpoint_id, "status": found.state, **asdict(found), "log": str(found.log_path)}
         for moved in ("endpoint_id", "state", "log_path"):
@@ -536,13 +566,13 @@ def _status_lines(found: EndpointStatus) -> Iterator[tuple[str, str]]:
     yield "Log", str(found.log_path)
 
 
-def _last_report(registration: Registration) -> dict[str, Any] | None:
+def _last_report(registration: Registration, *, ca_file: Path | None) -> dict[str, Any] | None:
     from farcall.client.rest import ApiClient
     from farcall.client.retry import RetryPolicy
 
     try:
         once = RetryPolicy(budget_s=0, unmet_budget_s=0)
-        with ApiClient(registration.service_url, timeout_s=STATUS_PATIENCE_S, retry=once) as client:
+        with ApiClient(registration.service_url, timeout_s=STATUS_PATIENCE_S, retry=once, ca_file=ca_file) as client:
             details = client.endpoint_status(registration.endpoint_id).get("details")
     except (FarcallError, ValueError):
         return None
@@ -584,7 +614,7 @@ def delete(common: _Common, name_or_id: str, force: bool, yes: bool) -> None:
             _fail(exc, EX_DATAERR)
         registration = None
     if registration is not None:
-        _delete_at_service(registration, force=force)
+        _delete_at_service(registration, force=force, ca_file=directory.ca_file)
     shutil.rmtree(directory.path)
     click.echo(f"Endpoint <{directory.name}> has been deleted.")
 
@@ -609,9 +639,9 @@ def _refuse_if_online(client: ApiClient, endpoint_id: str, *, how: str) -> None:
         )
 
 
-def _delete_at_service(registration: Registration, *, force: bool) -> None:
+def _delete_at_service(registration: Registration, *, force: bool, ca_file: Path | None) -> None:
     try:
-        with _client() as client:
+        with _client(ca_file) as client:
             endpoint_id = registration.id_with(client.url) or registration.endpoint_id
             if not force:
                 _refuse_if_online(client, endpoint_id, how="there, or with `stop --remote`")
@@ -622,6 +652,100 @@ def _delete_at_service(registration: Registration, *, force: bool) -> None:
         if not force:
             _fail(f"{exc}\nNothing was deleted. --force removes the directory all the same.", _exit_status(exc))
         _note(f"The service did not delete it: {exc}")
+
+
+# Sharing -----------------------------------------------------------------------------------------------------------
+
+
+_with_option = click.option("--with", "users", multiple=True, metavar="USER", help="User name or identity id.")
+_group_option = click.option("--group", "groups", multiple=True, metavar="GROUP", help="Name or id of a group.")
+
+
+@main.command()
+@click.argument("name_or_id", metavar="NAME_OR_UUID")
+@_with_option
+@_group_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def share(common: _Common, name_or_id: str, users: tuple[str, ...], groups: tuple[str, ...], yes: bool) -> None:
+    """Let others run functions on an endpoint, as you.
+
+    Their functions run as your account on the endpoint's machine: they can read and change your files,
+    use your keys, and submit jobs in your name. `unshare` ends it for what is submitted later.
+
+    \b
+    Examples:
+      farcall-endpoint share cluster --with bob@example.edu
+      farcall-endpoint share cluster --with bob@example.edu --group lab --yes
+    """
+    if not users and not groups:
+        raise click.UsageError("Name somebody: --with USER or --group GROUP.")
+    endpoint_id, ca_file = _shared_endpoint(common, name_or_id)
+    who = " and ".join((*users, *(f"the members of group {each}" for each in groups)))
+    _note(f"Functions of {who} will run as you there: with your account's files, keys and jobs.")
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Share endpoint {endpoint_id}?", abort=True)
+    with _client(ca_file) as client, _service_errors():
+        _print_shares(client.share_endpoint(endpoint_id, identities=users, groups=groups))
+
+
+@main.command()
+@click.argument("name_or_id", metavar="NAME_OR_UUID")
+@_with_option
+@_group_option
+@click.option("--all", "everybody", is_flag=True, help="With nobody any more.")
+@click.pass_obj
+def unshare(common: _Common, name_or_id: str, users: tuple[str, ...], groups: tuple[str, ...], everybody: bool) -> None:
+    """Share an endpoint no longer. What was submitted before still runs.
+
+    \b
+    Examples:
+      farcall-endpoint unshare cluster --with bob@example.edu
+      farcall-endpoint unshare cluster --all
+    """
+    if everybody == bool(users or groups):
+        raise click.UsageError("Name somebody (--with USER, --group GROUP), or give --all.")
+    endpoint_id, ca_file = _shared_endpoint(common, name_or_id)
+    with _client(ca_file) as client, _service_errors():
+        _print_shares(client.unshare_endpoint(endpoint_id, identities=users, groups=groups))
+
+
+@main.command()
+@click.argument("name_or_id", metavar="NAME_OR_UUID")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.pass_obj
+def shares(common: _Common, name_or_id: str, as_json: bool) -> None:
+    """Show with whom an endpoint is shared."""
+    endpoint_id, ca_file = _shared_endpoint(common, name_or_id)
+    with _client(ca_file) as client, _service_errors():
+        found = client.shares(endpoint_id)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    _print_shares(found)
+
+
+def _shared_endpoint(common: _Common, name_or_id: str) -> tuple[str, Path | None]:
+    """Its id, and whose certificates its directory accepts."""
+    directory = _find(common, name_or_id)
+    if directory is None:
+        return name_or_id.lower(), None
+    registration = _registration(directory)
+    if registration is None:
+        start_hint = common.command(f"start {directory.name}")
+        _fail(f"Endpoint '{directory.name}' was never registered: start it once (`{start_hint}`).", EX_UNAVAILABLE)
+    with _client(directory.ca_file) as client:
+        return registration.id_with(client.url) or registration.endpoint_id, directory.ca_file
+
+
+def _print_shares(found: dict[str, Any]) -> None:
+    from farcall.cli.tables import print_table
+
+    rows = [(str(each.get("kind")), str(each.get("name")), str(each.get("id"))) for each in found.get("shares", ())]
+    if not rows:
+        click.echo(f"Endpoint {found.get('endpoint_id')} is shared with nobody.")
+        return
+    print_table(("Kind", "Name", "ID"), rows)
 
 
 # Who am I ----------------------------------------------------------------------------------------------------------
@@ -643,74 +767,44 @@ def version(common: _Common) -> None:
 
 
 @main.command()
-def whoami() -> None:
+@click.option("--linked-identities", is_flag=True, help="Show all identities that are linked with yours.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def whoami(linked_identities: bool, as_json: bool) -> None:
     """Show which service this user's endpoints belong to, and as whom."""
-    with _client() as client, _service_errors():
-        identity = client.whoami()
-        click.echo(f"{identity.get('username')} ({identity.get('identity_id')}) at {client.url}")
+    with _service_errors():
+        logins.whoami(linked=linked_identities, as_json=as_json)
 
 
 @main.command()
 @click.argument("url", required=False)
-@click.option("--force", is_flag=True, help="Even if there is a login that works.")
-def login(url: str | None, force: bool) -> None:
-    """Log in at a service: paste the token that its administrator gave you.
+@logins.login_options
+def login(url: str | None, **options: Any) -> None:
+    """Log in at a service: in a browser, or with a code that you confirm in a browser on any device.
 
-    The service on this machine needs no login by the user who started it. A token can also come from
-    the environment variable FARCALL_TOKEN or from standard input.
+    The same login as that of `farcall login`. The service on this machine needs none by the user who started it. A
+    token that the service's operator gave you can be pasted (--token), piped in, or stand in FARCALL_TOKEN; an
+    endpoint of a program uses FARCALL_CLIENT_ID and FARCALL_CLIENT_SECRET.
 
     \b
-    Example:
+    Examples:
       farcall-endpoint login https://farcall.example.org
+      farcall-endpoint login https://farcall.example.org --device
     """
-    from farcall.client.rest import ApiClient
-    from farcall.client.tokens import StoredToken, TokenStore
-
-    store = TokenStore()
-    address = _address(url)
-    if not force:
-        with contextlib.suppress(FarcallError), ApiClient(address, store=store) as client:
-            identity = client.whoami()
-            click.echo(f"You are logged in as {identity.get('username')} at {client.url}. --force logs in again.")
-            return
-    token = os.environ.get("FARCALL_TOKEN") or _ask_token(address)
-    with ApiClient(address, token, store=store) as client, _service_errors():
-        identity = client.whoami()
-    stored = StoredToken(
-        access_token=token,
-        identity_id=str(identity["identity_id"]),
-        username=str(identity["username"]),
-        expires_at=None,
-    )
-    store.put(address, stored)
-    store.set_default(address)
-    click.echo(f"You are logged in as {stored.username} at {address}.")
-
-
-def _ask_token(address: str) -> str:
-    if sys.stdin.isatty():
-        text = click.prompt(f"Token for {address}", hide_input=True)
-    else:
-        text = sys.stdin.readline()
-    token = str(text).strip()
-    if not token:
-        _fail("No token was given.", EX_NOPERM)
-    return token
+    with _service_errors():
+        logins.login(url, logins.Wish(**options))
 
 
 @main.command()
+@click.option("--account", metavar="NAME", help="Of this user; otherwise the login in use.")
 @click.option("--force", is_flag=True, help="Even if endpoints run.")
 @click.pass_obj
-def logout(common: _Common, force: bool) -> None:
-    """Forget this user's token for the service. Running endpoints need it to come back after an interruption."""
-    from farcall.client.tokens import TokenStore
-
+def logout(common: _Common, account: str | None, force: bool) -> None:
+    """Revoke and forget this user's login. Running endpoints need it to come back after an interruption."""
     running = [each.name for each in find_endpoints(common.base) if running_process(each.pid_path) is not None]
     if running and not force:
         _fail(f"Endpoints are running: {', '.join(running)}. Stop them first, or use --force.", EX_UNAVAILABLE)
-    address = _address(None)
-    TokenStore().remove(address)
-    click.echo(f"The token for {address} is forgotten.")
+    with _service_errors():
+        logins.logout(None, account)
 
 
 # Helpers -----------------------------------------------------------------------------------------------------------
@@ -749,19 +843,12 @@ def _check_uuid(text: str) -> None:
         raise click.BadParameter(f"{text!r} is not a UUID", param_hint="--endpoint-uuid")
 
 
-def _client() -> ApiClient:
+def _client(ca_file: Path | None = None) -> ApiClient:
     from farcall.client.rest import ApiClient
 
     try:
-        return ApiClient()
-    except ValueError as exc:
-        _fail(exc, EX_CONFIG)
-
-
-def _address(url: str | None) -> str:
-    try:
-        return service_url(url)
-    except ValueError as exc:
+        return ApiClient(ca_file=ca_file)
+    except (ValueError, CaFileUnusable) as exc:
         _fail(exc, EX_CONFIG)
 
 
@@ -772,13 +859,19 @@ def _service_errors() -> Iterator[None]:
         yield
     except FarcallError as exc:
         _fail(exc, _exit_status(exc))
+    except ValueError as exc:
+        _fail(exc, EX_CONFIG)
+    except KeyboardInterrupt:
+        _fail("Interrupted.", EX_INTERRUPTED)
 
 
 def _exit_status(exc: FarcallError) -> int:
     if isinstance(exc, ServiceUnreachable):
         return EX_TEMPFAIL
-    if isinstance(exc, Unauthenticated):
+    if isinstance(exc, (Unauthenticated, Forbidden, LoginFailed)):
         return EX_NOPERM
+    if isinstance(exc, CaFileUnusable):
+        return EX_CONFIG
     return EX_UNAVAILABLE if isinstance(exc, ApiError) else 1
 
 

@@ -16,14 +16,17 @@ import logging.handlers
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -34,6 +37,7 @@ from farcall.client.settings import canonical_url, service_url
 from farcall.client.tokens import StoredToken, TokenStore
 from farcall.service import sources, statefile
 from farcall.service.ops.logs import JsonFormatter, TextFormatter
+from farcall.service.ports import is_loopback
 from farcall.service.settings import ServiceSettings
 from farcall.service.sources import Effective
 from farcall.service.statefile import ServiceState
@@ -51,7 +55,7 @@ EX_UNAVAILABLE, EX_SOFTWARE, EX_CANTCREAT, EX_TEMPFAIL, EX_CONFIG = 69, 70, 73, 
 EX_INTERRUPTED = 130
 NOT_RUNNING = 3
 _STOP_S = 60.0
-_STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LOG_BYTES = 100 * 1024 * 1024
 _LOG_LEVELS = ["debug", "info", "warning", "error"]
 
@@ -103,7 +107,11 @@ _store_option = click.option(
 )
 
 
-_ELSEWHERE = dict.fromkeys(("user", "client", "group", "admin", "audit"), "farcall.cli.accounts")
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_ELSEWHERE = {
+    **dict.fromkeys(("user", "client", "group", "admin", "audit"), "farcall.cli.accounts"),
+    **dict.fromkeys(("policy", "subscription"), "farcall.cli.policies"),
+}
 
 
 class _Commands(click.Group):
@@ -145,6 +153,9 @@ def main() -> None:
     "--amqp-port", type=click.IntRange(0, 65535), help="For the message broker; 0: any free.  [default: 5672]"
 )
 @_store_option
+@click.option("--tls-cert", type=_FILE, help="PEM file: the certificate for HTTPS and AMQPS, with its chain.")
+@click.option("--tls-key", type=_FILE, help="PEM file: its key, without passphrase.  [default: in --tls-cert]")
+@click.option("--insecure", is_flag=True, default=None, help="Listen on a network without TLS all the same.")
 @click.option("--log-level", type=click.Choice(_LOG_LEVELS), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Of service.log.  [default: text]")
 @_settings_options
@@ -161,6 +172,7 @@ def start(detach: bool, settings_file: Path | None, data_dir: Path | None, ready
       farcall-service start --port 0 --amqp-port 0 --data-dir /tmp/farcall
       farcall-service start --settings /etc/farcall/service.toml
       farcall-service start --store postgresql://farcall@db.example.org/farcall
+      farcall-service start --host 0.0.0.0 --tls-cert fullchain.pem --tls-key privkey.pem
     """
     settings = _effective(settings_file, {**given, "data_dir": data_dir}).settings
     data_dir = settings.data_dir
@@ -273,10 +285,11 @@ def check(store: str | None, settings_file: Path | None, data_dir: Path | None, 
     """
     from farcall.service.db.upkeep import check_store
     from farcall.service.oidc.check import check_providers
+    from farcall.service.tls import check_tls
 
     logging.getLogger("farcall").addHandler(logging.NullHandler())  # what is wrong is said below
     settings = _effective(settings_file, {"store": store, "data_dir": data_dir}).settings
-    findings = [*check_store(settings.store_url), *check_providers(settings.oidc)]
+    findings = [*check_store(settings.store_url), *check_tls(settings), *check_providers(settings.oidc)]
     ok = all(finding.status != "failed" for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": ok, "findings": [vars(finding) for finding in findings]}))
@@ -318,12 +331,19 @@ def _reporting(fd: int | None) -> Iterator[_Report]:
     """Errors that an operator can do something about become a message and an exit status."""
     from farcall.service.db.errors import StoreError
     from farcall.service.ports import CannotListen
+    from farcall.service.tls import CertificateUnusable, NotProtected
 
     report = _Report(fd)
     try:
         yield report
     except FarcallError as exc:
-        known: dict[type[FarcallError], int] = {CannotListen: EX_UNAVAILABLE, statefile.DataDirBusy: EX_CANTCREAT}
+        known: dict[type[FarcallError], int] = {
+            CannotListen: EX_UNAVAILABLE,
+            statefile.DataDirBusy: EX_CANTCREAT,
+            sources.SettingsError: EX_CONFIG,
+            CertificateUnusable: EX_CONFIG,
+            NotProtected: EX_CONFIG,
+        }
         exit_status = EX_UNAVAILABLE if isinstance(exc, StoreError) else known.get(type(exc), EX_SOFTWARE)
         report.send({"ok": False, "message": str(exc), "exit": exit_status})
         _fail(str(exc), exit_status)
@@ -354,6 +374,7 @@ async def _serve(settings: ServiceSettings, report: _Report, is_foreground: bool
     for number in _STOPPING_SIGNALS:
         loop.add_signal_handler(number, stop_asked.set)
     async with running_service(settings) as running:
+        loop.add_signal_handler(signal.SIGHUP, stop_asked.set if _has_terminal() else partial(_read_again, running))
         administrator = await _log_in(running)
         state = _state_of(settings, running)
         statefile.write_state(settings.data_dir, state)
@@ -367,10 +388,28 @@ async def _serve(settings: ServiceSettings, report: _Report, is_foreground: bool
         _logger.info("The service is stopping", extra={"event": "service.stopping"})
         if is_foreground:
             _out.print("Stopping…")
-        for number in _STOPPING_SIGNALS:
+        for number in (*_STOPPING_SIGNALS, signal.SIGHUP):
             loop.remove_signal_handler(number)  # the second one ends it at once
     statefile.write_state(settings.data_dir, None)
     _logger.info("The service has stopped", extra={"event": "service.stopped"})
+
+
+def _has_terminal() -> bool:
+    """Whether SIGHUP comes since a terminal was closed; without one, an operator or a supervisor sends it."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        return False
+    return True
+
+
+def _read_again(running: RunningService) -> None:
+    """By SIGHUP; changed files are noticed without it, too."""
+    certificate = running.service.certificate
+    if certificate is None:
+        _logger.info("SIGHUP: there is nothing to be read again", extra={"event": "service.hangup"})
+    else:
+        certificate.reload()
 
 
 def _state_of(settings: ServiceSettings, running: RunningService) -> ServiceState:
@@ -387,6 +426,7 @@ def _state_of(settings: ServiceSettings, running: RunningService) -> ServiceStat
         version=__version__,
         log=str(settings.data_dir / "service.log"),
         store=shown_url(settings.store_url),
+        tls_cert=str(settings.tls_cert or ""),
     )
 
 
@@ -395,17 +435,17 @@ async def _log_in(running: RunningService) -> str:
     from farcall.service.accounts.local import local_login
 
     store = TokenStore()
+    username = f"{getpass.getuser()}@localhost"
     try:
-        stored = store.get(running.url)
+        stored = store.get(running.url, username)
     except (OSError, ValueError) as exc:
         _err.print(f"[yellow]Warning:[/] the token store cannot be read: {escape(str(exc))}")
         stored = None
-    username = f"{getpass.getuser()}@localhost"
     login = await local_login(running.service, username, stored.access_token if stored else None)
     if stored is None or stored.access_token != login.token:
         token = StoredToken(access_token=login.token, identity_id=login.identity.id, username=username)
         try:
-            store.put(running.url, token)
+            store.put(running.url, token, use=False)  # who has logged in as somebody else stays that
         except (OSError, ValueError) as exc:
             _err.print(f"[yellow]Warning:[/] your token could not be stored in {store.path}: {escape(str(exc))}")
     return username
@@ -442,8 +482,10 @@ def _start_detached(settings: ServiceSettings, settings_file: Path | None, given
     # The environment is the same there; the working directory, which relative paths go by, is not.
     command += ["--data-dir", str(settings.data_dir), "--ready-fd", str(write_fd)]
     command += ["--settings", str(settings_file.absolute())] if settings_file else []
-    for name, value in given.items():
-        command += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
+    files = {name: getattr(settings, name) for name in ("tls_cert", "tls_key")}  # absolute
+    for name, value in {**given, **files}.items():
+        option = f"--{name.replace('_', '-')}"
+        command += [] if value is None else [option] if value is True else [option, str(value)]
     with open(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
         child = subprocess.Popen(
             command,
@@ -501,14 +543,15 @@ def _make_data_dir(data_dir: Path) -> None:
 
 
 def _print_banner(data_dir: Path, state: ServiceState, administrator: str, how_to_stop: str) -> None:
-    host = "localhost" if state.url.startswith("http://localhost:") else state.host
+    host = urlsplit(state.url).hostname
+    scheme = "amqps" if state.tls_cert else "amqp"
     elsewhere = _clients_look_elsewhere(state.url)
     logged_in = "logged in" if elsewhere else "logged in: SDK and endpoints of this user just work"
     _out.print(f"[bold green]Farcall service {state.version} is running.[/]")
     _print_lines(
         [
             ("REST", f"{state.url} (described at {state.url}/docs)"),
-            ("Broker", f"amqp://{host}:{state.amqp_port}"),
+            ("Broker", f"{scheme}://{host}:{state.amqp_port}"),
             ("Data", str(data_dir)),
             ("Store", state.store),
             ("Log", state.log),
@@ -522,10 +565,13 @@ def _print_banner(data_dir: Path, state: ServiceState, administrator: str, how_t
         _out.print("terminal by the first line, or from now on by the second:")
         _out.print(f"  export FARCALL_SERVICE_URL={escape(state.url)}")
         _out.print(f"  farcall login {escape(state.url)}")
-    if not _is_loopback(state.host):
+    if state.tls_cert:
+        _out.print(f"Its certificate is {escape(state.tls_cert)}. If its authority is your site's own, clients need")
+        _out.print("that authority's certificate: FARCALL_CA_FILE=FILE, or `farcall login URL --ca-file FILE`.")
+    elif not is_loopback(state.host):
         _out.print(
             f"[yellow]Warning:[/] it listens on {state.host} without TLS, so tokens and data cross the network in "
-            "clear text. Put a TLS proxy in front, or keep to a network that you trust."
+            "clear text (--insecure). Keep to a network whose every machine you trust."
         )
 
 
@@ -563,15 +609,17 @@ def _status_lines(data_dir: Path, state: ServiceState, inside: dict[str, Any]) -
 def _ask(state: ServiceState) -> dict[str, Any]:
     """What the service says of itself, to its administrator; `error` if it does not."""
     try:
-        stored = TokenStore().get(state.url)
+        store = TokenStore()
+        stored = store.get(state.url, f"{getpass.getuser()}@localhost") or store.get(state.url)
     except (OSError, ValueError) as exc:
         return {"error": str(exc)}
-    request = urllib.request.Request(f"{state.url}/v3/service")
+    request = urllib.request.Request(f"{_address_here(state)}/v3/service")
     if stored is not None:
         request.add_header("Authorization", f"Bearer {stored.access_token}")
     try:
         # No proxy: the service is on this machine.
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+        handlers = [urllib.request.ProxyHandler({}), *_its_certificate(state)]
+        with urllib.request.build_opener(*handlers).open(request, timeout=10) as answer:
             inside: dict[str, Any] = json.load(answer)
     except urllib.error.HTTPError as exc:
         return {"error": f"it answers HTTP {exc.code}; only its administrator is told more"}
@@ -580,8 +628,22 @@ def _ask(state: ServiceState) -> dict[str, Any]:
     return {key: inside[key] for key in ("endpoints_online", "tasks", "results")}
 
 
-def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
+def _address_here(state: ServiceState) -> str:
+    """The service's address by way of this machine: the name in its URL may lead to a proxy."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(state.host, state.host)
+    return f"{'https' if state.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{state.port}"
+
+
+def _its_certificate(state: ServiceState) -> list[urllib.request.BaseHandler]:
+    """Trusts this very certificate, for whatever name it is: it lies on this machine, and so does the service."""
+    if not state.tls_cert:
+        return []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    with contextlib.suppress(OSError):  # then the handshake fails, and says so
+        context.load_verify_locations(state.tls_cert)
+    return [urllib.request.HTTPSHandler(context=context)]
 
 
 def _fail(message: str, exit_status: int) -> NoReturn:

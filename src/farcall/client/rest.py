@@ -8,18 +8,24 @@ JSON. Source: wire protocol, REST.
 
 from __future__ import annotations
 
+import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 from uuid import UUID
 
 import httpx
 
+from farcall.client.credentials import Credential, FixedToken, StoredLogin, credential_for
 from farcall.client.http import HttpSession
+from farcall.client.oauth import OAuth
 from farcall.client.retry import RetryPolicy
-from farcall.client.settings import canonical_url, service_url
+from farcall.client.settings import canonical_url, service_url, trust_for
 from farcall.client.tokens import TokenStore
+from farcall.wire.auth import AUTH_SERVER
 from farcall.wire.errors import NotAService
 from farcall.wire.rest import (
     IDEMPOTENCY_HEADER,
@@ -41,14 +47,18 @@ class ApiClient:
 
     Args:
         url: address of the service; see `settings.service_url` for what None means.
-        token: bearer token, or what returns it for each request; None means `FARCALL_TOKEN`, then the token store
-            (read again once after a 401).
+        token: bearer token, or what returns it for each request; None means what the environment or `farcall login`
+            say (see `credentials.credential_for`).
         store: the token store; the user's own if None.
         timeout_s: how long to wait for an answer.
         retry: how patient to be; the defaults of `RetryPolicy` if None.
         transport: in place of sockets, for tests.
+        credential: in place of `token`.
+        ca_file: PEM file with the certificate authorities whose certificates are accepted, in place of the system's;
+            see `settings.trust_for` for what None means.
 
     Raises:
+        CaFileUnusable: the address begins with https, and that file cannot be used.
         ValueError: the address or the token makes no sense.
     """
 
@@ -61,26 +71,52 @@ class ApiClient:
         timeout_s: float = 60,
         retry: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
+        credential: Credential | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         store = store or TokenStore()
         self.url = service_url(url, store)
+        self.trust = trust_for(self.url, ca_file, store)
+        self._ca_file = ca_file
         self._token = token
+        self._given = credential
         self._options: dict[str, Any] = {
-            "store": store,
             "timeout_s": timeout_s,
             "retry": retry or RetryPolicy(),
             "transport": transport,
         }
-        self._http = HttpSession(self.url, token, **self._options)
+        self._store = store
+        self._oauth: OAuth | None = None
+        self._credential = credential or credential_for(self.url, token, store, self.oauth)
+        self._http = HttpSession(self.url, self._credential, trust=self.trust, **self._options)
 
     @property
     def identity_key(self) -> tuple[object, ...]:
         """Equal for clients that speak to the same service with the same login; to be compared, never shown."""
-        return (canonical_url(self.url), self._http.token_origin)
+        return (canonical_url(self.url), self._credential.origin)
 
-    def twin(self) -> ApiClient:
-        """Another client for the same service and login, with connections and an end of its own."""
-        return ApiClient(self.url, self._token, **self._options)
+    def twin(self, *, ca_file: str | os.PathLike[str] | None = None) -> ApiClient:
+        """Another client for the same service and login, with connections and an end of its own.
+
+        Args:
+            ca_file: in place of this one's.
+        """
+        # With another authority the login must be renewed by way of it, too.
+        credential = self._credential if ca_file is None else self._given
+        return ApiClient(
+            self.url,
+            self._token,
+            credential=credential,
+            store=self._store,
+            ca_file=ca_file or self._ca_file,
+            **self._options,
+        )
+
+    def oauth(self) -> OAuth:
+        """The login of this service, over connections of its own and without this client's credential."""
+        if self._oauth is None:
+            self._oauth = OAuth(HttpSession(self.url, None, trust=self.trust, **self._options))
+        return self._oauth
 
     def close(self) -> None:
         """Close the connections; waits for retries end. Idempotent."""
@@ -102,9 +138,27 @@ class ApiClient:
         """The caller's identity: at least `identity_id` and `username`. Ours."""
         return _object(self.url, self._get("/v3/whoami"))
 
+    def userinfo(self) -> dict[str, Any]:
+        """The caller as OpenID Connect tells it; `identity_set` lists all identities of the person."""
+        path = "/v2/oauth2/userinfo"
+        return _object(self.url, self._http.request("GET", path, is_repeatable=True, server=AUTH_SERVER))
+
     def logout(self) -> None:
-        """Have the service revoke the token of this client. Ours."""
-        self._http.request("POST", "/v3/logout", is_repeatable=True)
+        """Have the service revoke the tokens of this client's login. Ours."""
+        login = self._credential.kept() if isinstance(self._credential, StoredLogin) else None
+        if login is not None and login.client_id is not None:
+            self.oauth().revoke_login(login)
+        else:
+            self._http.request("POST", "/v3/logout", is_repeatable=True)
+
+    def forget_login(self) -> None:
+        """Forget the kept login that this client uses, if it uses one."""
+        if isinstance(self._credential, StoredLogin):
+            self._credential.forget()
+        elif isinstance(self._credential, FixedToken):
+            kept = self._store.get(self.url)
+            if kept is not None and kept.access_token == self._credential.origin:
+                self._store.remove(self.url, kept.username)
 
     def result_connection(self, *, retry: RetryPolicy | None = None) -> ResultConnection:
         """A fresh credential to read the caller's result queues with."""
@@ -133,6 +187,9 @@ class ApiClient:
             retry=retry,
             interrupt=interrupt,
         )
+        warning = answer.get("ha_warning") if isinstance(answer, dict) else None
+        if isinstance(warning, str) and warning:
+            warnings.warn(warning, stacklevel=2)
         return str(_member(self.url, answer, "function_uuid"))
 
     def get_function(self, function_id: str | UUID) -> dict[str, Any]:
@@ -237,11 +294,49 @@ class ApiClient:
         """`restricted`, and if so the ids in `functions`."""
         return _object(self.url, self._get(f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/allowed_functions"))
 
+    def shares(self, endpoint_id: str | UUID) -> dict[str, Any]:
+        """With whom an endpoint is shared: `shares` (`kind`, `id`, `name`), and `notice` for people. Ours."""
+        return _object(self.url, self._get(_shares_path(endpoint_id)))
+
+    def share_endpoint(
+        self, endpoint_id: str | UUID, *, identities: Iterable[str] = (), groups: Iterable[str] = ()
+    ) -> dict[str, Any]:
+        """Let people and groups, by name or id, run functions as the endpoint's owner; returns `shares`. Ours."""
+        wanted = {"identities": list(identities), "groups": list(groups)}
+        return _object(self.url, self._http.request("PUT", _shares_path(endpoint_id), wanted, is_repeatable=True))
+
+    def unshare_endpoint(
+        self, endpoint_id: str | UUID, *, identities: Iterable[str] = (), groups: Iterable[str] = ()
+    ) -> dict[str, Any]:
+        """Take that back, from everybody if nobody is named; returns `shares` that are left. Ours."""
+        named = [("identity", each) for each in identities] + [("group", each) for each in groups]
+        path = f"{_shares_path(endpoint_id)}?{urlencode(named)}" if named else _shares_path(endpoint_id)
+        return _object(self.url, self._http.request("DELETE", path, is_repeatable=True))
+
+    # --- authentication policies (ours)
+
+    def add_policy(self, **fields: Any) -> dict[str, Any]:
+        """Make an authentication policy; returns its document, with `id`.
+
+        Args:
+            fields: `project_id` (none: a project of the caller's own), `display_name`, `description`,
+                `domain_constraints_include`, `domain_constraints_exclude`, `high_assurance`,
+                `authentication_assurance_timeout` (seconds), `required_mfa`.
+        """
+        return _object(self.url, self._http.request("POST", "/v3/policies", fields, is_repeatable=False))
+
+    def policy(self, policy_id: str | UUID) -> dict[str, Any]:
+        return _object(self.url, self._get(f"/v3/policies/{uuid_text(policy_id, 'policy_id')}"))
+
     def _get(self, path: str) -> Any:  # any JSON value
         return self._http.request("GET", path, is_repeatable=True)
 
     def _delete(self, path: str) -> None:
         self._http.request("DELETE", path, is_repeatable=True)
+
+
+def _shares_path(endpoint_id: str | UUID) -> str:
+    return f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/shares"
 
 
 def uuid_text(value: str | UUID, what: str) -> str:

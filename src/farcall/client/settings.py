@@ -5,15 +5,18 @@ Decides addresses and paths only; `tokens` owns the file, `rest` does the talkin
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from farcall.tls import Trust, find_trust
+
 if TYPE_CHECKING:
     from farcall.client.tokens import TokenStore
 
-__all__ = ["DEFAULT_SERVICE_URL", "canonical_url", "is_loopback_url", "service_url", "user_dir"]
+__all__ = ["DEFAULT_SERVICE_URL", "canonical_url", "is_loopback_url", "service_url", "trust_for", "user_dir"]
 
 DEFAULT_SERVICE_URL = "http://localhost:5000"
 
@@ -45,6 +48,16 @@ def service_url(explicit: str | None = None, store: TokenStore | None = None) ->
         chosen = store.default_url or DEFAULT_SERVICE_URL
     _split(chosen)
     return chosen.strip().rstrip("/")
+
+
+def trust_for(url: str, ca_file: str | os.PathLike[str] | None, store: TokenStore) -> Trust:
+    """Whose certificates are accepted from a service: argument, `FARCALL_CA_FILE`, what `farcall login --ca-file`
+    remembered for this address, what the site has set for all its Python programs, the system.
+    """
+    remembered = None
+    with contextlib.suppress(OSError, ValueError):  # without a store there is nothing to remember
+        remembered = store.ca_file(url)
+    return find_trust(ca_file, remembered=remembered, remembered_by=f"`farcall login --ca-file`, in {store.path}")
 
 
 def canonical_url(url: str) -> str:

@@ -103,6 +103,8 @@ class EndpointConfig(Section):
         description: shown to people. Ours.
         engine: what runs the tasks.
         amqp_port: in place of the port that the service names; given up if nothing listens there.
+        ca_file: PEM file with the site's certificate authorities, which the certificates of the service and its broker
+            must come from; relative to the endpoint's directory. Ours.
         allowed_functions: ids that may run here; empty: all.
         heartbeat_period: seconds between reports.
         idle_heartbeats_soft, idle_heartbeats_hard: end after so many periods without tasks, or without movement;
@@ -110,12 +112,20 @@ class EndpointConfig(Section):
         endpoint_setup, endpoint_teardown: shell commands before the engine starts and after it has ended.
         shutdown_grace_period: seconds that running tasks get when the endpoint stops. Ours.
         debug: verbose logs.
+        public: whether everybody finds it in lists; nobody may use it for that alone.
+        admins: identities with the owner's rights.
+        authentication_policy: by which the service judges whoever wants to use the endpoint.
+        subscription_id: the organisation that answers for it; needed for high assurance.
+        high_assurance: for protected data; cannot change after the first registration.
+        audit_log_path: file that records every state of every task; relative to the endpoint's directory. None:
+            `audit.log` there for high assurance, else no such file.
     """
 
     display_name: Text | None = None
     description: Text | None = None
     engine: EngineField = Field(default_factory=lambda: validate_engine({"provider": {"type": "LocalProvider"}}))
     amqp_port: Annotated[int, AfterValidator(_port)] | None = None
+    ca_file: Text | None = None
     allowed_functions: list[_Uuid] = Field(default_factory=list)
     heartbeat_period: Annotated[Number, AfterValidator(_period)] = float(DEFAULT_HEARTBEAT_PERIOD_S)
     heartbeat_threshold: _Seconds = 120.0
@@ -130,13 +140,13 @@ class EndpointConfig(Section):
     authentication_policy: _Uuid | None = None
     subscription_id: _Uuid | None = None
     high_assurance: bool = False
+    audit_log_path: Text | None = None
     email: Text | None = None
     # Of many-user endpoints, of other services, of other releases; see `_notices` and `_refuse_harm`.
     multi_user: bool = False
     identity_mapping_config_path: Text | None = None
     user_config_template_path: Text | None = None
     user_config_schema_path: Text | None = None
-    audit_log_path: Text | None = None
     pam: Any = None
     mu_child_ep_grace_period_s: _Seconds = 30.0
     environment: Text | None = None
@@ -164,6 +174,8 @@ class EndpointConfig(Section):
                     "as root. Start it as an ordinary user, or remove the key",
                 )
             )
+        if self.high_assurance:
+            self._check_high_assurance()
         if "heartbeat_threshold" in self.model_fields_set and self.heartbeat_threshold < 2 * self.heartbeat_period:
             raise refusal(
                 (
@@ -172,6 +184,37 @@ class EndpointConfig(Section):
                 )
             )
         return self
+
+    def _check_high_assurance(self) -> None:
+        """What a service would refuse too, told before anything is asked of it. Raises PydanticCustomError."""
+        if self.authentication_policy is None:
+            raise refusal(
+                (
+                    ("high_assurance",),
+                    "needs an authentication policy for high assurance: `authentication_policy: ID`, or configure the "
+                    "endpoint with --high-assurance and --allowed-domains, which makes one",
+                )
+            )
+        if self.subscription_id is None:
+            raise refusal((("high_assurance",), "needs a subscription for high assurance: `subscription_id: ID`"))
+        if not self.is_encrypted:
+            raise refusal(
+                (
+                    ("engine", "encrypted"),
+                    "must be true (its default) for high assurance: what goes to workers crosses a network",
+                )
+            )
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether what the engine sends to its workers cannot be read on the way. Pools send nothing over a network."""
+        return bool(getattr(self.engine, "encrypted", True))
+
+    def audit_log(self, directory: Path) -> Path | None:
+        """Where the audit log of the endpoint in `directory` is; None if it keeps none."""
+        if self.audit_log_path is None:
+            return directory / "audit.log" if self.high_assurance else None
+        return directory / Path(self.audit_log_path).expanduser()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +315,6 @@ def _notices(config: EndpointConfig, raw: Mapping[str, Any]) -> list[str]:
         "identity_mapping_config_path": "only endpoints for many users map identities",
         "user_config_template_path": "templates come with a later release",
         "user_config_schema_path": "templates come with a later release",
-        "audit_log_path": "audit logs come with a later release",
         "pam": "only endpoints for many users ask PAM",
         "environment": "FARCALL_SERVICE_URL or `farcall login URL` choose the service",
         "local_compute_services": "FARCALL_SERVICE_URL or `farcall login URL` choose the service",

@@ -111,6 +111,18 @@ class EndpointDirectory:
     def is_configured(self) -> bool:
         return self.config_path.exists() or (self.path / "config.py").exists()
 
+    @property
+    def ca_file(self) -> Path | None:
+        """What `ca_file:` in config.yaml names; None if it does not, or the file makes no sense (which others say)."""
+        import yaml
+
+        try:
+            document = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return None
+        named = document.get("ca_file") if isinstance(document, dict) else None
+        return self.path / Path(named).expanduser() if isinstance(named, str) and named else None
+
     def registration(self) -> Registration | None:
         """What is remembered; None before the first registration.
 

@@ -6,6 +6,7 @@ and, from wherever it likes, `stop`, and is told what happens through an `Announ
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
@@ -24,6 +26,7 @@ from farcall.endpoint.agent.events import AgentPolicy, StopReason
 from farcall.endpoint.agent.links import Links
 from farcall.endpoint.agent.report import ProcessIdentity
 from farcall.endpoint.agent.runner import AgentRunner, AgentSettings
+from farcall.endpoint.auditlog import AuditLog, AuditLogUnwritable
 from farcall.endpoint.commands import missing_commands_notice
 from farcall.endpoint.config import ConfigInvalid, LoadedConfig, load_config
 from farcall.endpoint.directory import EndpointDirectory, RegistrationUnreadable
@@ -31,6 +34,7 @@ from farcall.endpoint.engines.base import Engine, EngineCallbacks, EngineContext
 from farcall.endpoint.engines.build import build_engine
 from farcall.endpoint.journal import Journal, JournalUnavailable
 from farcall.endpoint.pidfile import AlreadyRunning, PidFile
+from farcall.tls import CaFileUnusable
 from farcall.wire.errors import FarcallError
 from farcall.wire.rest import RegistrationResponse
 
@@ -60,6 +64,7 @@ _BY_REASON = {
     StopReason.REPLACED: ExitStatus.UNAVAILABLE,
     StopReason.ENGINE: ExitStatus.SOFTWARE,
     StopReason.JOURNAL: ExitStatus.IO,
+    StopReason.AUDIT: ExitStatus.IO,
 }
 
 _REASON_TEXTS = {
@@ -137,7 +142,7 @@ class EndpointRun:
         client: the service.
         announcer: told what happens.
         endpoint_id: in place of the one in `endpoint.json`.
-        connection_factory: makes broker connections; a double in tests.
+        connection_factory: makes broker connections; a double in tests. None: `AmqpConnection`.
         engine_builder: makes engines; a double in tests.
     """
 
@@ -148,7 +153,7 @@ class EndpointRun:
         *,
         announcer: Announcer,
         endpoint_id: str | None = None,
-        connection_factory: ConnectionFactory = AmqpConnection,
+        connection_factory: ConnectionFactory | None = None,
         engine_builder: Callable[[Any, EngineContext], Engine] = build_engine,
     ) -> None:
         self._directory = directory
@@ -185,13 +190,13 @@ class EndpointRun:
             return ExitStatus.OK
         except AlreadyRunning as exc:
             return self._fail(exc, ExitStatus.CANNOT_CREATE)
-        except (ConfigInvalid, RegistrationUnreadable, EngineStartFailed) as exc:
+        except (ConfigInvalid, CaFileUnusable, RegistrationUnreadable, EngineStartFailed) as exc:
             return self._fail(exc, ExitStatus.CONFIG)
         except registration.RegistrationRefused as exc:
             return self._fail(exc, exc.status)
         except SetupFailed as exc:
             return self._fail(exc, ExitStatus.TEMPORARY)
-        except JournalUnavailable as exc:
+        except (JournalUnavailable, AuditLogUnwritable) as exc:
             return self._fail(exc, ExitStatus.IO)
         except OSError as exc:
             return self._fail(exc, ExitStatus.IO)
@@ -210,6 +215,8 @@ class EndpointRun:
 
     def _run(self) -> int:
         loaded = load_config(self._directory.path)
+        if loaded.config.ca_file is not None:
+            self._client = self._client.twin(ca_file=self._directory.ca_file)
         self._directory.make_private()
         with self._pid_file:
             self._tell_notices(loaded)
@@ -221,7 +228,8 @@ class EndpointRun:
             )
             try:
                 self._shell(loaded.config.endpoint_setup, "endpoint_setup")
-                reason = self._work(loaded, response, journal, entries)
+                with self._audit_log(loaded, response.endpoint_id) as audit_log:
+                    reason = self._work(loaded, response, journal, entries, audit_log)
             finally:
                 journal.close()
             self._teardown(loaded)
@@ -258,13 +266,29 @@ class EndpointRun:
         log.warning("The service does not answer; waiting.", extra={"event": "service.waiting", "reason": text})
         self._announcer.waiting(text)
 
-    def _work(self, loaded: LoadedConfig, response: RegistrationResponse, journal: Journal, entries: Any) -> StopReason:
+    def _no_broker(self, reason: str) -> None:
+        if not self._was_online:
+            self._announcer.notice(f"No connection to the message broker of {self._client.url} yet: {reason}.")
+
+    def _audit_log(self, loaded: LoadedConfig, endpoint_id: str) -> contextlib.AbstractContextManager[AuditLog | None]:
+        path = loaded.config.audit_log(self._directory.path)
+        return contextlib.nullcontext() if path is None else AuditLog(path, endpoint_id)
+
+    def _work(
+        self,
+        loaded: LoadedConfig,
+        response: RegistrationResponse,
+        journal: Journal,
+        entries: Any,  # what `Journal.open` found
+        audit_log: AuditLog | None,
+    ) -> StopReason:
         task_queue = response.task_queue_info or response.heartbeat_queue_info
         port, notice = registration.usable_amqp_port(task_queue.connection_url, loaded.config.amqp_port)
         if notice is not None:
             self._announcer.notice(notice)
         try:
-            links = Links(response, port=port, factory=self._connection_factory)
+            connects = self._connection_factory or partial(AmqpConnection, trust=self._client.trust)
+            links = Links(response, port=port, factory=connects, on_trouble=self._no_broker)
         except ValueError as exc:
             raise registration.RegistrationRefused(str(exc), ExitStatus.SOFTWARE) from exc
         runner = AgentRunner(
@@ -280,6 +304,7 @@ class EndpointRun:
             engine_factory=lambda callbacks: self._start_engine(loaded, response.endpoint_id, callbacks),
             why_refused=lambda reason: registration.why_credential_refused(self._client, response.endpoint_id, reason),
             on_connection=self._connection_changed,
+            audit_log=audit_log,
         )
         try:
             self._await(runner.start_engine, must_end=True)
@@ -306,6 +331,7 @@ class EndpointRun:
             heartbeat_period_s=float(config.heartbeat_period),
             idle_heartbeats_soft=config.idle_heartbeats_soft,
             idle_heartbeats_hard=config.idle_heartbeats_hard,
+            is_audited=config.audit_log(self._directory.path) is not None,
         )
 
     def _start_engine(self, loaded: LoadedConfig, endpoint_id: str, callbacks: EngineCallbacks) -> Engine:

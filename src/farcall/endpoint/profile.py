@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from farcall.endpoint.directory import EndpointDirectory
 from farcall.wire.errors import FarcallError
@@ -42,8 +43,13 @@ class InvalidName(FarcallError):
         return f"{self.fault[0].upper()}{self.fault[1:]}."
 
 
-def create_profile(directory: EndpointDirectory, *, display_name: str | None = None) -> None:
+def create_profile(
+    directory: EndpointDirectory, *, display_name: str | None = None, protection: Mapping[str, Any] | None = None
+) -> None:
     """Make the directory (mode 0700) with a commented `config.yaml`.
+
+    Args:
+        protection: further keys, by which its use is restricted.
 
     Raises:
         InvalidName: the directory's name cannot be an endpoint's.
@@ -57,12 +63,19 @@ def create_profile(directory: EndpointDirectory, *, display_name: str | None = N
         raise EndpointExists(directory.name, str(directory.path))
     directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.make_private()
-    directory.config_path.write_text(default_config(display_name), encoding="utf-8")
+    directory.config_path.write_text(default_config(display_name, protection), encoding="utf-8")
 
 
-def default_config(display_name: str | None = None) -> str:
-    """The text of a new `config.yaml`: workers on this machine, ready as soon as the endpoint runs."""
+def default_config(display_name: str | None = None, protection: Mapping[str, Any] | None = None) -> str:
+    """The text of a new `config.yaml`: workers on this machine, ready as soon as the endpoint runs.
+
+    Args:
+        protection: as for `create_profile`.
+    """
     shown = f"display_name: {json.dumps(display_name)}" if display_name else "# display_name: My Endpoint"
+    if protection:
+        shown += "\n\n# Who may use it, besides what `farcall-endpoint shares` lists.\n"
+        shown += "\n".join(f"{key}: {json.dumps(value)}" for key, value in protection.items())
     return _CONFIG.replace("@DISPLAY_NAME@", shown)
 
 

@@ -86,6 +86,7 @@ def registration_from_config(name: str, loaded: LoadedConfig) -> EndpointRegistr
             "user_config_template": "",
             "user_config_schema": None,
             "pid": os.getpid(),
+            "engine_encrypted": config.is_encrypted,
         },
         direct=True,
     )
@@ -224,11 +225,12 @@ def usable_amqp_port(url: str, configured: int | None) -> tuple[int | None, str 
     Files written for other services name their ports (443): where nobody listens there, the service's own is used.
     """
     parts = urlsplit(url)
-    if configured is None or configured == parts.port or parts.hostname is None:
+    usual = 5671 if parts.scheme == "amqps" else 5672
+    if configured is None or configured == (parts.port or usual) or parts.hostname is None:
         return None, None
-    if _is_listening(parts.hostname, configured) or not _is_listening(parts.hostname, parts.port or 5672):
+    if _is_listening(parts.hostname, configured) or not _is_listening(parts.hostname, parts.port or usual):
         return configured, None
-    own = parts.port if parts.port is not None else "the usual one"
+    own = parts.port or usual
     return None, f"`amqp_port: {configured}` has no effect: {parts.hostname} does not listen there; {own} is used."
 
 

@@ -53,7 +53,8 @@ class Executor(_Executor):
         user_endpoint_config: variables of the endpoint's template.
         label: a name for people.
         batch_size: calls in one request at most.
-        amqp_port: replaces the port of the message broker's address (443, where only that is open).
+        amqp_port: replaces the port of the message broker's address (443, where only that is open); host name and TLS
+            stay as the service says.
         api_burst_limit, api_burst_window_s: accepted for the other ecosystem's sake; Farcall needs no waiting
             between requests.
         serializer: writes functions and arguments, reads results.

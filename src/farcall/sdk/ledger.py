@@ -91,6 +91,18 @@ class ResultLedger(Generic[W]):
         self._forget_old(now_s)
         return found
 
+    def withheld(self, task_ids: Iterable[str]) -> list[str]:
+        """These tasks have ended, and their outcomes did not come along: returns those that somebody waits for. The
+        others are to be asked for once somebody does.
+        """
+        found: list[str] = []
+        for task_id in task_ids:
+            if task_id in self._open:
+                found.append(task_id)
+            elif task_id not in self._early:
+                self._forget_outcome(task_id)
+        return found
+
     def take(self, task_id: str) -> list[W]:
         """End the waiting for one task; returns who waited, empty if nobody did."""
         entry = self._open.pop(task_id, None)
@@ -121,6 +133,9 @@ class ResultLedger(Generic[W]):
                 return
             del self._early[task_id]
             self._early_bytes -= len(ended.data)
-            self._gone[task_id] = None
-            if len(self._gone) > self._keep_ids:
-                self._gone.popitem(last=False)
+            self._forget_outcome(task_id)
+
+    def _forget_outcome(self, task_id: str) -> None:
+        self._gone[task_id] = None
+        if len(self._gone) > self._keep_ids:
+            self._gone.popitem(last=False)

@@ -27,7 +27,7 @@ from farcall.wire.errors import (
 from farcall.wire.messages import Result, unpack_message
 from farcall.wire.versions import python_minor
 
-__all__ = ["Ended", "ResultReader", "ended_from_document", "ended_from_message"]
+__all__ = ["Announced", "Ended", "ResultReader", "ended_from_document", "ended_from_message"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +46,13 @@ class Ended:
     error_code: str | None = None
     details: Mapping[str, Any] | None = None
     completion_t: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A task that has ended, and whose outcome must be asked for: those for high assurance are not streamed."""
+
+    task_id: str
 
 
 def ended_from_message(body: bytes, timestamp: int | None = None) -> Ended:

@@ -10,6 +10,7 @@ service is asked for outcomes, which happens at these events and never on a time
     the connection was lost and came back     what is open in each group, once its queue is read again
     it cannot be made, or a queue not be read what is open, at each further attempt
     an early outcome had to be forgotten      that task
+    a task for high assurance has ended       that task: its outcome is not streamed
 
 So no outcome depends on the broker; and where it cannot be reached at all (a firewall), results come in the
 rhythm of the attempts to reach it, 10 s at most.
@@ -17,6 +18,7 @@ rhythm of the attempts to reach it, 10 s at most.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import queue
@@ -25,6 +27,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from farcall.amqp import (
@@ -44,9 +47,10 @@ from farcall.client.retry import RetryPolicy
 from farcall.client.settings import canonical_url
 from farcall.sdk.future import ComputeFuture
 from farcall.sdk.ledger import ResultLedger
-from farcall.sdk.outcomes import Ended, ResultReader, ended_from_document, ended_from_message
+from farcall.sdk.outcomes import Announced, Ended, ResultReader, ended_from_document, ended_from_message
 from farcall.wire import errors
 from farcall.wire.errors import MessageError
+from farcall.wire.topology import HEADER_HIGH_ASSURANCE
 
 __all__ = ["ResultStream", "Waiter", "close_streams", "shared_stream"]
 
@@ -200,7 +204,11 @@ class ResultStream:
     # --- the connection's thread
 
     def _fresh_url(self) -> str:
-        result_connection = self._api.result_connection(retry=_ONCE)  # the connection has a rhythm of its own
+        try:
+            result_connection = self._api.result_connection(retry=_ONCE)  # the connection has a rhythm of its own
+        except errors.Unauthenticated as exc:
+            self._warn_of_login(exc)
+            raise
         if self._prefix is None:
             self._prefix = result_connection.queue_prefix
             # A queue of our own, where the service has such: another process may wait for the same group.
@@ -265,6 +273,15 @@ class ResultStream:
                 extra={"event": "results.not_streamed", "reason": reason, "service": self._api.url},
             )
 
+    def _warn_of_login(self, exc: errors.Unauthenticated) -> None:
+        if not self._has_warned and self.open_count:
+            self._has_warned = True
+            _log.warning(
+                "The login has ended. Results wait at the service: log in again with `farcall login`, in any terminal, "
+                "and this program goes on.",
+                extra={"event": "results.logged_out", "reason": str(exc), "service": self._api.url},
+            )
+
     def _give_up(self, reason: str) -> None:
         with self._lock:
             waiting = self._ledger.take_all(self)
@@ -292,10 +309,16 @@ class ResultStream:
 
     def _settle(self, item: Iterable[Delivery] | list[Ended]) -> None:
         outcomes = [ended for ended in map(_ended_from, item) if ended is not None]
+        announced = [each.task_id for each in outcomes if isinstance(each, Announced)]
         with self._lock:
-            found = self._ledger.arrived(outcomes, now_s=time.monotonic())
+            came = (each for each in outcomes if isinstance(each, Ended))
+            found = self._ledger.arrived(came, now_s=time.monotonic())
+            to_ask_for = self._ledger.withheld(announced)
+            self._to_ask.update(to_ask_for)
         for waiter, ended in found:
             _complete_one(waiter, ended)
+        if to_ask_for:
+            self._ask()
 
     def _is_used(self) -> bool:
         with self._lock:
@@ -357,11 +380,31 @@ class ResultStream:
     def _ask_for(self, ids: list[str]) -> None:
         for start in range(0, len(ids), _ASK_AT_ONCE):
             asked = ids[start : start + _ASK_AT_ONCE]
-            documents = self._api.batch_status(asked, retry=_ONCE)
+            try:
+                documents = self._api.batch_status(asked, retry=_ONCE)
+            except errors.Forbidden as exc:
+                self._refused(asked, exc)
+                continue
             ended = [outcome for each in documents.values() if (outcome := ended_from_document(each)) is not None]
             if ended:
                 self._inbox.put(ended)
             self._lose([task_id for task_id in asked if task_id not in documents])
+
+    def _refused(self, asked: list[str], error: errors.Forbidden) -> None:
+        """A policy lets us not read what became of these tasks; the others are asked for again.
+
+        Raises:
+            Forbidden: the service does not say which tasks it is about.
+        """
+        refused = set(asked).intersection(error.detail.get("task_ids") or ())
+        if not refused:
+            raise error
+        with self._lock:
+            self._to_ask.update(task_id for task_id in asked if task_id not in refused)
+            waiting = [waiter for task_id in sorted(refused) for waiter in self._ledger.take(task_id)]
+        for waiter in waiting:
+            each = copy.copy(error)  # one object per future: raising an exception changes it
+            waiter.future.finish(error=each)
 
     def _lose(self, task_ids: list[str]) -> None:
         """The service had accepted these tasks and does not know them any more."""
@@ -372,11 +415,12 @@ class ResultStream:
             waiter.future.finish(error=errors.TaskNotFound(text))
 
 
-def _ended_from(item: Delivery | Ended) -> Ended | None:
+def _ended_from(item: Delivery | Ended) -> Ended | Announced | None:
     if isinstance(item, Ended):
         return item
     try:
-        return ended_from_message(item.body, item.timestamp)
+        ended = ended_from_message(item.body, item.timestamp)
+        return Announced(ended.task_id) if item.headers.get(HEADER_HIGH_ASSURANCE) else ended
     except MessageError as exc:
         _log.warning(
             "A message in a result queue is no result; it was dropped.",
@@ -403,14 +447,15 @@ def shared_stream(api: ApiClient, amqp_port: int | None, connect: ConnectionFact
         _streams_pid, _streams_lock = os.getpid(), threading.Lock()
         _streams.clear()
         _ledgers.clear()
-    key = (api.identity_key, amqp_port, connect)
+    key = (api.identity_key, api.trust, amqp_port, connect)
     with _streams_lock:
         for ended in [each for each, stream in _streams.items() if stream.is_closed]:
             del _streams[ended]
         stream = _streams.get(key)
         if stream is None or not stream.acquire():
             outcomes = _ledgers.setdefault(canonical_url(api.url), SharedLedger())
-            stream = ResultStream(api.twin(), connect=connect or AmqpConnection, amqp_port=amqp_port, outcomes=outcomes)
+            connects = connect or partial(AmqpConnection, trust=api.trust)
+            stream = ResultStream(api.twin(), connect=connects, amqp_port=amqp_port, outcomes=outcomes)
             stream.acquire()
             _streams[key] = stream
         return stream

@@ -13,6 +13,7 @@ import logging
 import queue
 import threading
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -256,6 +257,8 @@ class Submitter:
     def _accepted(self, route: Route, by_function: dict[str, list[SubmitCall]], response: SubmitResponse) -> None:
         if response.task_group_id != route.task_group_id:
             self._on_group(route.task_group_id, response.task_group_id)
+        if response.ha_warning is not None:
+            warnings.warn(response.ha_warning, stacklevel=1)
         followed: list[tuple[str, Waiter]] = []
         for function_id, calls in by_function.items():
             task_ids = response.tasks.get(function_id, [])

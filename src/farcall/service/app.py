@@ -39,11 +39,13 @@ from farcall.service.ops import routes as ops_routes
 from farcall.service.ops.health import Health
 from farcall.service.ops.queues import QueueLimit, StateCounts
 from farcall.service.ops.rate import RateLimit
+from farcall.service.policies import routes as policies_routes
 from farcall.service.relay.runner import Relay
 from farcall.service.relay.transport import EmbeddedTransport
 from farcall.service.settings import ServiceSettings
 from farcall.service.tasks import routes as tasks_routes
 from farcall.service.tasks.replay import Replay
+from farcall.service.tls import own_certificate
 from farcall.service.web.errors import install_error_handlers
 from farcall.service.web.limits import BodyLimit
 from farcall.service.web.openapi import install_openapi
@@ -53,8 +55,16 @@ __all__ = ["create_app", "open_service"]
 _logger = logging.getLogger(__name__)
 _KEPT_S = 7 * 24 * 3600.0
 _PARTS = (
-    *(tasks_routes, functions_routes, endpoints_routes, accounts_routes),
-    *(login_routes, factors_routes, oidc_routes, oauth_routes, ops_routes),
+    tasks_routes,
+    functions_routes,
+    endpoints_routes,
+    policies_routes,
+    accounts_routes,
+    login_routes,
+    factors_routes,
+    oidc_routes,
+    oauth_routes,
+    ops_routes,
 )
 
 
@@ -68,8 +78,10 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
     Raises:
         SchemaTooNew: the database is of a newer release.
         StoreError: the database does not let us in, or another service uses it.
+        CertificateUnusable, NotProtected: see `tls.own_certificate`.
         OSError: the broker's port cannot be had.
     """
+    certificate = own_certificate(settings)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(settings.data_dir, 0o700)
     await asyncio.get_running_loop().run_in_executor(None, _migrate, settings.store_url)
@@ -87,7 +99,8 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         relay.start()
         closing.push_async_callback(relay.stop)
         authority = BrokerAuthority(db, secret, relay.ensure_queue)
-        server = await serve(broker, authority, settings.host, settings.amqp_port)
+        ssl = certificate.context if certificate is not None else None
+        server = await serve(broker, authority, settings.host, settings.amqp_port, ssl)
         closing.push_async_callback(server.close)
         authenticator = Authenticator(db, clock, cache_s=settings.token_cache_s)
         tidy = functools.partial(_tidy, db, clock)
@@ -119,6 +132,7 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
             state_counts=StateCounts(db),
             secret=secret,
             amqp_port=server.port,
+            certificate=certificate,
             clock=clock,
             started_at=clock(),
         )

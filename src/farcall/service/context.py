@@ -23,11 +23,12 @@ from farcall.service.ops.rate import RateLimit
 from farcall.service.relay.runner import Relay
 from farcall.service.settings import ServiceSettings
 from farcall.service.tasks.replay import Replay
+from farcall.service.tls import ServerCertificate
 from farcall.wire.auth import COMPUTE_SCOPE
 from farcall.wire.errors import Forbidden, RateLimited
 from farcall.wire.topology import BrokerUser
 
-__all__ = ["Service", "caller_of", "host_of", "service_of"]
+__all__ = ["Service", "caller_of", "host_of", "peer_of", "service_of"]
 
 _HOST = re.compile(r"[0-9A-Za-z._-]{1,253}|[0-9a-fA-F:.]{2,45}")
 """Names and addresses, IPv6 without brackets; anything else in a Host header has no place in a URL."""
@@ -45,6 +46,7 @@ class Service:
         oidc: the providers that people can log in with.
         secret: key of the broker passwords.
         amqp_port: where the broker listens.
+        certificate: of HTTPS and AMQPS; None: without TLS.
         clock: Unix seconds.
         started_at: by `clock`.
     """
@@ -69,6 +71,7 @@ class Service:
     state_counts: StateCounts
     secret: bytes
     amqp_port: int
+    certificate: ServerCertificate | None
     clock: Callable[[], float]
     started_at: float
 
@@ -80,6 +83,7 @@ class Service:
             host=self.settings.public_host or host,
             port=self.settings.amqp_advertised_port or self.amqp_port,
             heartbeat_s=self.settings.amqp_heartbeat_s,
+            scheme=self.settings.amqp_advertised_scheme or ("amqps" if self.certificate is not None else "amqp"),
         )
 
 
@@ -117,6 +121,11 @@ async def caller_of(request: Request, *scopes: str) -> Identity:
             {"retry_after_s": math.ceil(wait_s)},
         )
     return caller
+
+
+def peer_of(request: Request) -> str | None:
+    """The address that the request came from."""
+    return request.client.host if request.client else None
 
 
 def host_of(request: Request) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import re
 import socket
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from farcall.wire.errors import FarcallError
 
-__all__ = ["CannotListen", "cannot_listen", "listen", "port_holder"]
+__all__ = ["CannotListen", "cannot_listen", "is_loopback", "listen", "port_holder"]
 
 
 class CannotListen(FarcallError):
@@ -57,6 +58,14 @@ def listen(what: str, host: str, port: int, option: str) -> socket.socket:
         sock.close()
         raise cannot_listen(exc, what, host, port, option) from exc
     return sock
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def cannot_listen(exc: OSError, what: str, host: str, port: int, option: str) -> CannotListen:

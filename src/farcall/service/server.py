@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import socket
-from collections.abc import AsyncIterator
+import ssl as tls
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import uvicorn
@@ -15,6 +17,7 @@ from farcall.service.app import create_app, open_service
 from farcall.service.context import Service
 from farcall.service.ports import cannot_listen, listen
 from farcall.service.settings import ServiceSettings
+from farcall.service.sources import SettingsError
 
 __all__ = ["HttpServer", "RunningService", "running_service"]
 
@@ -42,9 +45,17 @@ class HttpServer:
 
     Args:
         sock: bound; closed by `stop`.
+        ssl: for HTTPS.
+        trusted_proxies: addresses and networks whose `X-Forwarded-…` count.
     """
 
-    def __init__(self, app: FastAPI, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        sock: socket.socket,
+        ssl: tls.SSLContext | None = None,
+        trusted_proxies: Sequence[str] = (),
+    ) -> None:
         config = uvicorn.Config(
             app,
             http="httptools",
@@ -56,8 +67,11 @@ class HttpServer:
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_GRACE_S,
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=list(trusted_proxies),
         )
         config.load()
+        config.ssl = ssl
         self._sock = sock
         self._server = uvicorn.Server(config)
         self._server.lifespan = config.lifespan_class(config)
@@ -77,7 +91,10 @@ async def running_service(settings: ServiceSettings) -> AsyncIterator[RunningSer
     Raises:
         CannotListen: one of the two ports cannot be had.
         SchemaTooNew: the database is of a newer release.
+        CertificateUnusable, NotProtected: see `tls.own_certificate`.
+        SettingsError: `trusted_proxies` names something else than addresses.
     """
+    _networks(settings.trusted_proxies)
     sock = listen("HTTP", settings.host, settings.port, "--port")
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(sock.close)
@@ -87,14 +104,33 @@ async def running_service(settings: ServiceSettings) -> AsyncIterator[RunningSer
             if exc.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
                 raise
             raise cannot_listen(exc, "the message broker", settings.host, settings.amqp_port, "--amqp-port") from exc
-        server = HttpServer(create_app(settings, service), sock)
+        ssl = service.certificate.context if service.certificate is not None else None
+        server = HttpServer(create_app(settings, service), sock, ssl, _networks(settings.trusted_proxies))
         port: int = sock.getsockname()[1]
         await server.start()
         closing.push_async_callback(server.stop)
-        yield RunningService(service=service, port=port, url=f"http://{_local_name(settings.host)}:{port}")
+        name = _local_name(settings.host)
+        if service.certificate is not None:
+            name = settings.public_host or _certified_name(name, service.certificate.certificate.names)
+        scheme = "http" if ssl is None else "https"
+        yield RunningService(service=service, port=port, url=f"{scheme}://{name}:{port}")
 
 
 def _local_name(host: str) -> str:
     if host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::"):  # compared, not bound
         return "localhost"
     return f"[{host}]" if ":" in host else host
+
+
+def _certified_name(wanted: str, names: Sequence[str]) -> str:
+    """By which this machine's processes reach us without complaint: `wanted` if the certificate is for it, too."""
+    if wanted in names:
+        return wanted
+    return next((name for name in names if "*" not in name and ":" not in name), wanted)
+
+
+def _networks(texts: Sequence[str]) -> list[str]:
+    try:
+        return [str(ipaddress.ip_network(text, strict=False)) for text in texts]
+    except ValueError as exc:
+        raise SettingsError(f"'trusted_proxies' must name addresses or networks (10.0.0.0/8): {exc}.") from exc

@@ -27,6 +27,10 @@ class ServiceSettings:
         public_host: host name put into the broker URLs that are handed out; None means the host by which the
             HTTP request reached the service.
         amqp_advertised_port: likewise the port; None means the port that the embedded broker listens on.
+        amqp_advertised_scheme: likewise; None means amqps if there is a certificate, else amqp.
+        tls_cert, tls_key: PEM files, for HTTPS and AMQPS; None: no TLS, and None: the key is in `tls_cert`, too.
+        insecure: may listen on a network without TLS.
+        trusted_proxies: addresses and networks whose `X-Forwarded-For` and `X-Forwarded-Proto` count.
         feed_window_messages, feed_window_bytes: how much of one queue may be in the broker unacknowledged.
         page_tasks: rows read from the store at once by a feed.
         presence_write_period_s: at most this long are status reports kept in memory only.
@@ -41,6 +45,8 @@ class ServiceSettings:
         code_s: how long an authorization code can be changed for tokens, also one that a person copies.
         device_code_s: how long a login on another device may take.
         accounts_check_s: how soon this process notices that rights were taken away elsewhere.
+        ha_function_retention_s: a function for high assurance is deleted so long after its last task.
+        audit_submissions: whether each request that submits tasks is recorded in the audit table.
         log_format: text for people, or one JSON object per line.
         oidc: providers to log in with, in the order of their buttons.
     """
@@ -52,7 +58,13 @@ class ServiceSettings:
     amqp_port: int = 5672
     public_host: str | None = None
     amqp_advertised_port: int | None = None
+    amqp_advertised_scheme: Literal["amqp", "amqps"] | None = None
     amqp_heartbeat_s: int = 30
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_minimum_version: Literal["1.2", "1.3"] = "1.2"
+    insecure: bool = False
+    trusted_proxies: tuple[str, ...] = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     metrics_access: Literal["local", "token", "open", "off"] = "local"
@@ -70,6 +82,8 @@ class ServiceSettings:
     idempotency_s: float = 24 * 3600.0
     replay_window_s: float = 120.0
     lock_s: float = 5.0
+    ha_function_retention_s: float = 90 * 24 * 3600.0
+    audit_submissions: bool = True
     token_cache_s: float = 60.0
 
     local_domain: str = "local"

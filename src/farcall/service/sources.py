@@ -27,12 +27,13 @@ PREFIX: Final = "FARCALL_"
 _OF_OTHERS: Final = frozenset(
     # Variables of the SDK, the endpoint, its workers and our tests: none of our business.
     {"SERVICE_URL", "TOKEN", "USER_DIR", "SETTINGS", "ENDPOINT_DIR", "ENDPOINT_ID", "PYTHON", "TASK_SANDBOX_DIR"}
-    | {"TASK_TIMEOUT", "TASK_UUID", "WORKER"}
+    | {"TASK_TIMEOUT", "TASK_UUID", "WORKER", "CA_FILE"}
     | {"CLIENT_ID", "CLIENT_SECRET"}
 )
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _MAY_BE_ZERO: Final = frozenset({"port", "amqp_port", "requests_per_s", "max_queued_tasks_per_endpoint"})
+_PATHS: Final = frozenset({"data_dir", "tls_cert", "tls_key"})
 _SECRET_NAME: Final = re.compile(r"(^|_)(password|secret|token|key)$")
 _SECRET_IN_URL: Final = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]+)@")
 _MASK: Final = "********"
@@ -94,7 +95,8 @@ def effective_settings(
     for name, value in command_line.items():
         values[name] = _converted(name, value, kinds[name], f"the option --{name.replace('_', '-')}")
         origins[name] = "command line"
-    values["data_dir"] = values["data_dir"].expanduser().absolute()
+    for name in _PATHS & values.keys():
+        values[name] = values[name].expanduser().absolute()
     return Effective(settings=ServiceSettings(**values), origins=origins)
 
 
@@ -120,8 +122,8 @@ def read_settings_file(path: Path) -> dict[str, Any]:
             hint = f"Did you mean '{near}'?" if near else "docs/reference/settings.md lists all of them."
             raise SettingsError(f"The settings file {path} names '{name}', which is no setting. {hint}")
         values[name] = _converted(name, value, kinds[name], f"the settings file {path}")
-    if "data_dir" in values:
-        values["data_dir"] = path.absolute().parent / values["data_dir"].expanduser()
+    for name in _PATHS & values.keys():
+        values[name] = path.absolute().parent / values[name].expanduser()
     for name, value in values.items():
         if isinstance(value, tuple) and value and is_dataclass(value[0]):
             values[name] = tuple(_anchored(table, path.absolute().parent) for table in value)
@@ -132,10 +134,12 @@ def shown(name: str, value: Any) -> str:
     """A value as it may be printed: secrets are masked, also the password in a URL."""
     if value is None:
         return "(none)"
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return ",".join(shown("", each) for each in value) or "(none)"
     if value and _SECRET_NAME.search(name):
         return _MASK
-    if isinstance(value, tuple):
-        return ", ".join(shown(name, each) for each in value) or "(none)"
     if is_dataclass(value):
         members = ((field.name, getattr(value, field.name), field.default) for field in fields(value))
         said = (f"{member} = {shown(member, it)}" for member, it, default in members if it != default)

@@ -45,7 +45,7 @@ class DataDirBusy(FarcallError):
 @dataclass(frozen=True, kw_only=True)
 class ServiceState:
     """Who runs and where. `process_start` tells the process from a later one with the same number; `store` holds no
-    password.
+    password; `tls_cert` is the file with its certificate, empty without TLS.
     """
 
     pid: int
@@ -58,6 +58,7 @@ class ServiceState:
     version: str
     log: str
     store: str = ""
+    tls_cert: str = ""
 
 
 class DataDirLock:

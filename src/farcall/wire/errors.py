@@ -10,7 +10,8 @@ from exactly the arguments that it passes to `Exception.__init__`.
     │   ├── Unauthenticated            401  no token, or one that is unknown or expired
     │   ├── Forbidden                  403  the caller may not
     │   │   ├── FunctionNotPermitted
-    │   │   └── EndpointAccessForbidden
+    │   │   ├── EndpointAccessForbidden
+    │   │   └── LoginRequired          logging in (again, as somebody else, with a second factor) would help
     │   ├── NotFound                   404
     │   │   ├── EndpointNotFound, FunctionNotFound, TaskNotFound, TaskGroupNotFound
     │   ├── Conflict                   409
@@ -21,6 +22,9 @@ from exactly the arguments that it passes to `Exception.__init__`.
     │   │   └── EndpointQueueFull
     │   └── ServiceUnavailable         503  try again later
     ├── ServiceUnreachable             nobody answers at the service's address
+    │   └── CertificateRefused         … or with a certificate that is not accepted here
+    ├── LoginFailed                    a login was refused, not done in time, or broken off
+    ├── LoginNotOffered                the service has no login of this kind
     ├── CredentialRefused              the broker does not take this credential (any more)
     ├── VersionMismatch                a part is older than the service allows
     ├── TaskError                      what became of a task
@@ -40,6 +44,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 __all__ = [
+    "CertificateRefused",
     "ApiError",
     "Conflict",
     "CredentialRefused",
@@ -54,6 +59,9 @@ __all__ = [
     "FunctionNotFound",
     "FunctionNotPermitted",
     "InvalidRequest",
+    "LoginFailed",
+    "LoginNotOffered",
+    "LoginRequired",
     "MaxResultSizeExceeded",
     "MessageError",
     "NotAService",
@@ -164,6 +172,23 @@ class EndpointAccessForbidden(Forbidden):
     code = "ENDPOINT_ACCESS_FORBIDDEN"
 
 
+class LoginRequired(Forbidden):
+    """An authentication policy refused the caller, and a login of another kind would satisfy it.
+
+    The document's member `authorization_parameters` says which, in the form that clients pass on to the login:
+    `session_required_policies`, `session_required_identities`, `session_required_single_domain`,
+    `session_required_mfa`, `prompt`, and `session_message` for people. Source: wire protocol, errors and GARE.
+    """
+
+    code = "LOGIN_REQUIRED"
+
+    @property
+    def authorization_parameters(self) -> dict[str, Any]:
+        """What a login must bring; empty if the service did not say."""
+        parameters = self.detail.get("authorization_parameters")
+        return dict(parameters) if isinstance(parameters, Mapping) else {}
+
+
 class NotFound(ApiError):
     """No such thing, or none that the caller may know of."""
 
@@ -268,6 +293,55 @@ class ServiceUnreachable(FarcallError):
             f"No answer from the Farcall service at {self.url} ({self.reason}). "
             "Is it running (`farcall-service status`)? FARCALL_SERVICE_URL or `farcall login URL` choose another."
         )
+
+
+class CertificateRefused(ServiceUnreachable):
+    """Whoever answers at the service's address showed a certificate that is not accepted here. Its operator may renew
+    it, so a later try can succeed."""
+
+    code = "CERTIFICATE_REFUSED"
+
+    def __str__(self) -> str:
+        return f"No secure connection to the Farcall service at {self.url}: {self.reason}."
+
+
+class LoginNotOffered(FarcallError):
+    """The service has no login by OAuth2, or not the kind that was wanted."""
+
+    code = "LOGIN_NOT_OFFERED"
+
+    def __init__(self, url: str, what: str) -> None:
+        super().__init__(url, what)
+        self.url = url
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"The service at {self.url} offers no {self.what}. `farcall login --token` takes a token from its operator."
+        )
+
+
+class LoginFailed(FarcallError):
+    """The service did not give tokens. `error` is OAuth2's word for why, such as `access_denied`."""
+
+    code = "LOGIN_FAILED"
+
+    def __init__(self, url: str, error: str, description: str = "") -> None:
+        super().__init__(url, error, description)
+        self.url = url
+        self.error = error
+        self.description = description
+
+    def __str__(self) -> str:
+        told = self.description or _LOGIN_FAILURES.get(self.error) or self.error.replace("_", " ")
+        return f"The login at {self.url} failed: {told.rstrip('.')}."
+
+
+_LOGIN_FAILURES = {
+    "access_denied": "it was refused, by you or by the service",
+    "expired_token": "the code was not used in time; log in again for another one",
+    "invalid_grant": "the code or the login has expired or was revoked",
+}
 
 
 class CredentialRefused(FarcallError):

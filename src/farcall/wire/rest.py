@@ -122,6 +122,8 @@ class SubmitResponse:
     task_group_id: str
     endpoint_id: str
     tasks: dict[str, list[str]]
+    ha_warning: str | None = None
+    """For people: something about protected data that they should know."""
 
 
 def to_document(value: Any) -> dict[str, Any]:  # any of the dataclasses above

@@ -45,6 +45,7 @@ from farcall.endpoint.agent.intake import CancelWish, Incoming, Unreadable
 from farcall.endpoint.agent.outbox import Outbox, Remembered
 from farcall.endpoint.agent.pacing import Load, ReportPacer
 from farcall.endpoint.agent.record import TaskRecord
+from farcall.endpoint.auditlog import AuditEntry, AuditState
 from farcall.endpoint.engines.base import CODE_WORKER_LOST, EngineFailure
 from farcall.endpoint.journal import Phase
 from farcall.wire.states import TaskState
@@ -175,6 +176,7 @@ class AgentCore:
             record.phase = Phase.QUEUED
             self._changes.touch(record)
             self._backlog.add(record)
+            self._audit(record, AuditState.RECEIVED)
             return
         if len(record.notes) > 1:
             text = texts.system_failure_text(record.notes, retries=retries)
@@ -228,7 +230,13 @@ class AgentCore:
         self._tasks[task_id] = record
         self._total += 1
         self._pacer.moved()
+        self._audit(record, AuditState.RECEIVED)
         return record
+
+    def _audit(self, record: TaskRecord, state: AuditState) -> None:
+        if self._policy.is_audited:
+            entry = AuditEntry(task_id=record.task_id, function_id=record.function_id, state=state)
+            self._actions.audit.append(entry)
 
     def _on_unreadable(self, item: Unreadable) -> None:
         known = self._tasks.get(item.task_id) if item.task_id else None
@@ -287,6 +295,7 @@ class AgentCore:
         self._remember(record)
         self._changes.touch(record)
         self._pacer.ended(record.task_id)
+        self._audit(record, AuditState.EXEC_END)
 
     # The engine ------------------------------------------------------------------------------------------------
 
@@ -300,6 +309,7 @@ class AgentCore:
             record.started_s = self._unix_s
             self._started[record.task_id] = record
             self._changes.touch(record)
+            self._audit(record, AuditState.EXEC_START)
             self._actions.hand_over.append(HandOver(seq=record.seq, task_id=record.task_id, task=task))
             self._pacer.note(record.task_id, TaskState.RUNNING, unix_s=self._unix_s)
 
@@ -312,6 +322,7 @@ class AgentCore:
         record.phase = Phase.QUEUED
         self._changes.touch(record)
         self._backlog.add(record, is_first=True)
+        self._audit(record, AuditState.RECEIVED)
         self._pacer.note(record.task_id, TaskState.WAITING_FOR_NODES, unix_s=self._unix_s)
 
     def _on_engine_started(self, _: EngineStarted) -> None:
@@ -387,6 +398,7 @@ class AgentCore:
         record.result_bytes = len(packed)
         self._changes.store_result(record, packed)
         self._outbox.add(record.task_id, record.seq, len(packed), packed)
+        self._audit(record, AuditState.EXEC_END)
         self._pacer.ended(record.task_id)
         self._pacer.moved()
 

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from farcall.endpoint.agent.intake import CancelWish, Incoming, Unreadable
+from farcall.endpoint.auditlog import AuditEntry
 from farcall.endpoint.engines.base import EngineFailure, EngineTask
 from farcall.endpoint.journal import JournalBatch, JournalEntry
 from farcall.wire.messages import TaskTransition
@@ -51,6 +52,8 @@ class StopReason(str, Enum):
     """The engine failed for good."""
     JOURNAL = "journal"
     """The journal is damaged."""
+    AUDIT = "audit"
+    """The audit log cannot be written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,7 @@ class AgentPolicy:
             0: never.
         free_returns: how often a task may come back from the engine unrun without being charged an attempt.
         engine_deaths: in a row, after which the engine is given up.
+        is_audited: whether `Actions.audit` is wanted.
     """
 
     endpoint_id: str
@@ -91,6 +95,7 @@ class AgentPolicy:
     idle_heartbeats_hard: int = 0
     free_returns: int = 10
     engine_deaths: int = 3
+    is_audited: bool = False
 
 
 # Events ---------------------------------------------------------------------------------------------------------
@@ -244,11 +249,12 @@ class ReportDue:
 class Actions:
     """What one turn asks for, to be done in the order of the members.
 
-    `journal` must be on disk before anything below it is done. `restart_engine_in_s`, `stop_engine` and
+    `journal` and `audit` must be on disk before anything below them is done. `restart_engine_in_s`, `stop_engine` and
     `end` are None or False when nothing of the kind is wanted.
     """
 
     journal: JournalBatch = field(default_factory=JournalBatch)
+    audit: list[AuditEntry] = field(default_factory=list)
     acks: list[Any] = field(default_factory=list)  # Any: opaque tokens of the consumer
     cancels: list[str] = field(default_factory=list)
     hand_over: list[HandOver] = field(default_factory=list)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from farcall.amqp import (
     AmqpConnection,
+    ConnectFailed,
     Connection,
     ConnectionEnded,
     ConnectionFactory,
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 PREFETCH: Final = 512
 """Tasks that may be here unacknowledged; only reached when the backlog is full."""
 
+_TROUBLE_ATTEMPTS: Final = 3
+
 
 class Links:
     """Connected after `start`, until `close`. All methods from one thread; callbacks come from others.
@@ -41,6 +44,7 @@ class Links:
         registration: where the queues are.
         port: in place of the addresses' own.
         factory: makes connections; a double in tests.
+        on_trouble: told once why the broker cannot be reached, until it was.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Links:
         *,
         port: int | None = None,
         factory: ConnectionFactory = AmqpConnection,
+        on_trouble: Callable[[str], None] | None = None,
     ) -> None:
         self._tasks = _need(registration.task_queue_info, "task_queue_info")
         self._results = _need(registration.result_queue_info, "result_queue_info")
@@ -59,6 +64,8 @@ class Links:
         self._factory = factory
         self._connections: dict[str, Connection] = {}
         self._is_lost = False
+        self._is_in_trouble = False
+        self._on_trouble = on_trouble or _ignore
         self._on_online: Callable[[], None] = _nothing
         self._on_offline: Callable[[], None] = _nothing
         self._on_refused: Callable[[str], None] = _ignore
@@ -130,8 +137,10 @@ class Links:
             self._on_offline()
             self._on_refused(event.reason)
         elif isinstance(event, ConsumerReady):
-            self._is_lost = False
+            self._is_lost = self._is_in_trouble = False
             self._on_online()
+        elif isinstance(event, ConnectFailed):
+            self._no_connection(event)
         elif isinstance(event, ConsumerLost) or (isinstance(event, Disconnected) and url == self._tasks.connection_url):
             log.log(
                 logging.DEBUG if self._is_lost else logging.WARNING,  # once is enough, however often it is tried
@@ -140,6 +149,17 @@ class Links:
             )
             self._is_lost = True
             self._on_offline()
+
+    def _no_connection(self, event: ConnectFailed) -> None:
+        """The first failure may be a moment's; a certificate does not become better by itself, a port does not open."""
+        if self._is_in_trouble or event.attempt < _TROUBLE_ATTEMPTS:
+            return
+        self._is_in_trouble = True
+        log.warning(
+            "The message broker cannot be reached; trying again.",
+            extra={"event": "broker.unreachable", "reason": event.reason},
+        )
+        self._on_trouble(event.reason)
 
 
 def _need(info: QueueInfo | None, name: str) -> QueueInfo:

@@ -44,6 +44,7 @@ from farcall.endpoint.agent.events import (
 from farcall.endpoint.agent.intake import Unreadable, read_delivery, read_task
 from farcall.endpoint.agent.links import Links
 from farcall.endpoint.agent.report import ProcessIdentity, status_report
+from farcall.endpoint.auditlog import AuditLog, AuditLogUnwritable
 from farcall.endpoint.engines.base import Engine, EngineFailure, EngineTask
 from farcall.endpoint.journal import Journal, JournalBatch, JournalDamaged, JournalEntry, JournalUnavailable
 from farcall.wire.errors import MessageError
@@ -94,6 +95,7 @@ class AgentRunner:
         engine_factory: makes and starts engines: given the callbacks, returns a started one or raises.
         why_refused: asked (in a thread) when the broker refuses the credential; returns a sentence for people.
         on_connection: told whether the task queue is ours, on the runner's thread.
+        audit_log: open; wanted if the policy says that the endpoint is audited.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class AgentRunner:
         engine_factory: Callable[[Any], Engine],  # Any: EngineCallbacks
         why_refused: Callable[[str], str],
         on_connection: Callable[[bool], None] = lambda is_connected: None,
+        audit_log: AuditLog | None = None,
     ) -> None:
         self._policy = policy
         self._settings = settings
@@ -116,6 +119,7 @@ class AgentRunner:
         self._engine_factory = engine_factory
         self._why_refused = why_refused
         self._on_connection = on_connection
+        self._audit_log = audit_log
         self._core = AgentCore(policy)
         self._inbox: SimpleQueue[_Item] = SimpleQueue()
         self._deferred: list[_Item] = []
@@ -182,6 +186,13 @@ class AgentRunner:
         except JournalUnavailable as exc:
             self._end_text = str(exc)
             return StopReason.JOURNAL
+        except AuditLogUnwritable as exc:
+            self._end_text = str(exc)
+            log.critical(
+                "The audit log cannot be written; the endpoint stops at once.",
+                extra={"event": "audit.unwritable", "path": exc.path, "reason": exc.reason},
+            )
+            return StopReason.AUDIT
         finally:
             self._links.close()
             self._shut_down_now()
@@ -231,6 +242,8 @@ class AgentRunner:
         self._wake_at_s = actions.wake_at_s
         if actions.journal and not self._write(actions.journal):
             return StopReason.REQUESTED  # told to end at once while the journal could not be written
+        if actions.audit and self._audit_log is not None:
+            self._audit_log.write(actions.audit)
         self._do(actions)
         return actions.end
 

@@ -12,6 +12,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from typing import Final, Literal
+from urllib.parse import quote
 
 from farcall.wire.errors import InvalidRequest
 from farcall.wire.topology import BrokerUser, UserKind
@@ -175,7 +176,16 @@ def is_broker_password(secret: bytes, user: BrokerUser, password: str) -> bool:
     return hmac.compare_digest(broker_password(secret, user).encode(), password.encode(errors="replace"))
 
 
-def connection_url(secret: bytes, user: BrokerUser, *, host: str, port: int, heartbeat_s: int) -> str:
-    """The URL that a client connects to the broker with. Nothing in it needs quoting but the vhost "/"."""
-    shown = f"[{host}]" if ":" in host else host
-    return f"amqp://{user.name}:{broker_password(secret, user)}@{shown}:{port}/%2F?heartbeat={heartbeat_s}"
+def connection_url(
+    secret: bytes,
+    user: BrokerUser,
+    *,
+    host: str,
+    port: int,
+    heartbeat_s: int,
+    scheme: str = "amqp",
+    vhost: str = "/",
+) -> str:
+    """The URL that a client connects to the broker with. Nothing in it needs quoting but the vhost."""
+    where = f"{f'[{host}]' if ':' in host else host}:{port}/{quote(vhost, safe='')}"
+    return f"{scheme}://{user.name}:{broker_password(secret, user)}@{where}?heartbeat={heartbeat_s}"

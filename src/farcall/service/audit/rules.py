@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from farcall.service.accounts.rules import Identity
 
-__all__ = ["NOBODY", "Actor", "Entry", "Outcome", "actor_of", "operator"]
+__all__ = ["NOBODY", "SERVICE", "Actor", "Entry", "Outcome", "actor_of", "operator"]
 
 Outcome = Literal["done", "refused"]
 
@@ -53,6 +53,8 @@ class Entry:
 
 
 NOBODY = Actor(id=None, name="(unknown)")
+SERVICE = Actor(id=None, name="(service)")
+"""What happens by itself, when its time has come."""
 
 
 def operator(account: str) -> Actor:

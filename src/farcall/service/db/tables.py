@@ -27,11 +27,13 @@ from sqlalchemy import (
 
 __all__ = [
     "audit",
+    "auth_policies",
     "auth_sessions",
     "broker_cuts",
     "consents",
     "counters",
     "device_codes",
+    "endpoint_shares",
     "endpoints",
     "functions",
     "group_members",
@@ -42,10 +44,12 @@ __all__ = [
     "metadata",
     "oauth_clients",
     "oauth_codes",
+    "projects",
     "provider_subjects",
     "session_authentications",
     "settings",
     "submissions",
+    "subscriptions",
     "task_groups",
     "task_payloads",
     "task_results",
@@ -287,6 +291,58 @@ functions = Table(
     Column("group_id", _Id),
     Column("created_at", Float, nullable=False),
     Column("deleted_at", Float),
+    Column("ha_endpoint_id", _Id, index=True),  # runs only there
+    Column("last_run_at", Float),  # the last submission; kept only for those of high assurance
+)
+
+# Who answers for policies: identities, and groups all of whose members may manage them.
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("display_name", Text, nullable=False),
+    Column("contact_email", Text),
+    Column("admin_ids_json", Text, nullable=False),
+    Column("admin_group_ids_json", Text, nullable=False),
+    Column("owner_id", _Id, index=True),  # whose own project it is, made for their first policy
+    Column("created_at", Float, nullable=False),
+)
+
+auth_policies = Table(
+    "auth_policies",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("project_id", _Id, ForeignKey("projects.id"), index=True),  # None: of the whole site
+    Column("display_name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("include_json", Text, nullable=False),
+    Column("exclude_json", Text, nullable=False),
+    Column("high_assurance", Boolean, nullable=False),
+    Column("timeout_s", Integer),
+    Column("required_mfa", Boolean, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("high_assurance", Boolean, nullable=False),
+    Column("admin_ids_json", Text, nullable=False),
+    Column("group_ids_json", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+# Who may run functions on an endpoint as its owner: an identity or a group, whose id is `grantee_id`.
+endpoint_shares = Table(
+    "endpoint_shares",
+    metadata,
+    Column("endpoint_id", _Id, ForeignKey("endpoints.id"), primary_key=True),
+    Column("grantee_id", _Id, primary_key=True, index=True),
+    Column("is_group", Boolean, nullable=False),
+    Column("created_at", Float, nullable=False),
 )
 
 endpoints = Table(
@@ -314,6 +370,7 @@ endpoints = Table(
     Column("created_at", Float, nullable=False),
     Column("registered_at", Float, nullable=False),
     Column("deleted_at", Float),
+    Column("authentication_policy_id", _Id, index=True),
 )
 
 task_groups = Table(

@@ -20,7 +20,13 @@ from farcall.service.db.migrations import HEAD, SchemaTooNew, migrate, migration
 from farcall.service.db.tables import settings
 from farcall.wire.errors import FarcallError
 
-__all__ = ["Finding", "check_store", "shown_url", "upgrade_sql", "upgrade_store"]
+__all__ = [
+    "Finding",
+    "check_store",
+    "shown_url",
+    "upgrade_sql",
+    "upgrade_store",
+]
 
 _OLDEST_SERVER: Final = 15
 

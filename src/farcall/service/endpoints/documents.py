@@ -53,6 +53,7 @@ class EndpointDocument(msgspec.Struct, kw_only=True):
     subscription_uuid: str | None
     subscription_admin_verified: bool
     owner: str
+    authentication_policy: str | None = None
 
 
 class EndpointStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -124,6 +125,7 @@ def endpoint_document(stored: StoredEndpoint, *, with_config: bool) -> EndpointD
         display_name=stored.display_name,
         multi_user=stored.multi_user,
         high_assurance=stored.high_assurance,
+        authentication_policy=stored.rights.policy_id,
         public=rights.public,
         endpoint_config=_text(told, "endpoint_config") if with_config else None,
         user_config_template=_text(told, "user_config_template") if with_config else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Final
@@ -11,7 +12,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from farcall.service.context import caller_of, host_of, service_of
+from farcall.service.accounts.rules import Identity
+from farcall.service.context import caller_of, host_of, peer_of, service_of
 from farcall.service.endpoints import rules, store
 from farcall.service.endpoints.documents import (
     AllowedFunctions,
@@ -23,7 +25,7 @@ from farcall.service.endpoints.documents import (
     console_document,
     endpoint_document,
 )
-from farcall.service.endpoints.store import StoredEndpoint
+from farcall.service.endpoints.store import Registered, Share, StoredEndpoint
 from farcall.service.functions.routes import Deleted
 from farcall.service.ids import canonical_uuid, new_id
 from farcall.service.web.bodies import json_response, read_json, without_nones
@@ -33,6 +35,7 @@ from farcall.wire.errors import (
     EndpointNotFound,
     Forbidden,
     InvalidRequest,
+    NotFound,
     ResourceLocked,
 )
 from farcall.wire.rest import EndpointRegistration, PublishKwargs, QueueInfo, RegistrationResponse, to_document
@@ -58,7 +61,34 @@ class Verification(msgspec.Struct, kw_only=True):
     subscription_admin_verified: bool
 
 
+class Grantee(msgspec.Struct, kw_only=True):
+    """Somebody with whom an endpoint is shared: `kind` is `identity` or `group`; `created_at` in Unix seconds."""
+
+    kind: str
+    id: str
+    name: str
+    created_at: float
+
+
+class Shares(msgspec.Struct, kw_only=True):
+    """With whom an endpoint is shared, and what that means."""
+
+    endpoint_id: str
+    shares: list[Grantee]
+    notice: str
+
+
+class SharesWanted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """PUT …/shares: user names or ids, names or ids of groups. Those that have been there stay."""
+
+    identities: list[str] = []
+    groups: list[str] = []
+
+
 SHAPES: Final = (
+    Grantee,
+    Shares,
+    SharesWanted,
     EndpointRegistration,
     RegistrationResponse,
     EndpointEntry,
@@ -71,6 +101,12 @@ SHAPES: Final = (
 )
 _registration: Final = msgspec.json.Decoder(EndpointRegistration)
 _verification: Final = msgspec.json.Decoder(Verification)
+_shares_wanted: Final = msgspec.json.Decoder(SharesWanted)
+_SHARE_NOTICE: Final = (
+    "Whoever an endpoint is shared with runs any function there as its owner's account on that machine: with the "
+    "owner's files, keys and jobs."
+)
+_SHARES_AT_ONCE: Final = 1000
 _THERE: Final = [EndpointNotFound, EndpointAccessForbidden]
 
 
@@ -80,6 +116,7 @@ _THERE: Final = [EndpointNotFound, EndpointAccessForbidden]
         "Register an endpoint for the first time",
         body=EndpointRegistration,
         returns=RegistrationResponse,
+        errors=[NotFound],
         tag="endpoints",
     ),
 )
@@ -89,6 +126,7 @@ _THERE: Final = [EndpointNotFound, EndpointAccessForbidden]
         "Register an endpoint for the first time (clients of old releases)",
         body=EndpointRegistration,
         returns=RegistrationResponse,
+        errors=[NotFound],
         tag="endpoints",
     ),
 )
@@ -96,9 +134,11 @@ async def register_endpoint(request: Request) -> Response:
     service, caller = service_of(request), await caller_of(request)
     plan = rules.plan_registration(await read_json(request, _registration))
     endpoint_id = new_id()
-    generation = await service.db.write(store.add_endpoint, endpoint_id, caller, plan, _peer(request), service.clock())
-    service.relay.endpoint_registered(endpoint_id, generation)
-    return _registered(request, endpoint_id, generation)
+    registered = await service.db.write(
+        store.add_endpoint, endpoint_id, caller, plan, peer_of(request), service.clock(), _is_encrypted(request)
+    )
+    service.relay.endpoint_registered(endpoint_id, registered.generation)
+    return _registered(request, endpoint_id, registered)
 
 
 @router.put(
@@ -107,7 +147,7 @@ async def register_endpoint(request: Request) -> Response:
         "Register an endpoint again: replaces what was told before, and ends an older process of it",
         body=EndpointRegistration,
         returns=RegistrationResponse,
-        errors=[*_THERE, ResourceLocked],
+        errors=[*_THERE, ResourceLocked, NotFound],
         tag="endpoints",
     ),
 )
@@ -115,16 +155,17 @@ async def register_endpoint_again(request: Request, endpoint_id: str) -> Respons
     service, caller = service_of(request), await caller_of(request)
     endpoint_id = _id(endpoint_id)
     plan = rules.plan_registration(await read_json(request, _registration))
-    generation = await service.db.write(
+    registered = await service.db.write(
         store.register_again,
         endpoint_id,
         caller,
         plan,
-        _peer(request),
+        peer_of(request),
         service.clock(),
-        then=partial(service.relay.endpoint_registered, endpoint_id),
+        _is_encrypted(request),
+        then=lambda outcome: service.relay.endpoint_registered(endpoint_id, outcome.generation),
     )
-    return _registered(request, endpoint_id, generation)
+    return _registered(request, endpoint_id, registered)
 
 
 @router.get(
@@ -163,7 +204,7 @@ async def list_endpoints(request: Request) -> Response:
 )
 async def get_endpoint(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
-    stored = await _read(request, endpoint_id)
+    stored = await _read(request, endpoint_id, caller)
     rules.check_view(stored.rights, stored.rights.id, caller)
     return json_response(endpoint_document(stored, with_config=rules.is_manager(stored.rights, caller)))
 
@@ -174,7 +215,7 @@ async def get_endpoint(request: Request, endpoint_id: str) -> Response:
 )
 async def get_endpoint_status(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
-    stored = await _read(request, endpoint_id)
+    stored = await _read(request, endpoint_id, caller)
     rules.check_view(stored.rights, stored.rights.id, caller)
     report, reported_at = _latest_report(request, stored)
     details = dict(report or {})
@@ -226,7 +267,7 @@ async def delete_endpoint(request: Request, endpoint_id: str) -> Response:
     service, caller = service_of(request), await caller_of(request)
     endpoint_id = _id(endpoint_id)
     told = partial(service.relay.endpoint_deleted, endpoint_id)
-    await service.db.write(store.delete_endpoint, endpoint_id, caller, service.clock(), then=told)
+    await service.db.write(store.delete_endpoint, endpoint_id, caller, service.clock(), peer_of(request), then=told)
     return json_response(Deleted())
 
 
@@ -238,7 +279,7 @@ async def delete_endpoint(request: Request, endpoint_id: str) -> Response:
 )
 async def get_allowed_functions(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
-    stored = await _read(request, endpoint_id)
+    stored = await _read(request, endpoint_id, caller)
     allowed = rules.check_view(stored.rights, stored.rights.id, caller).allowed_functions
     return json_response(
         AllowedFunctions(endpoint_id=stored.rights.id, restricted=allowed is not None, functions=sorted(allowed or ()))
@@ -265,7 +306,7 @@ async def get_allowed_functions(request: Request, endpoint_id: str) -> Response:
 )
 async def get_console(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
-    stored = await _read(request, endpoint_id)
+    stored = await _read(request, endpoint_id, caller)
     rules.check_manage(stored.rights, stored.rights.id, caller)
     wanted = request.query_params.get("user_endpoint_id")
     if wanted is not None and canonical_uuid(wanted, "query parameter 'user_endpoint_id'") != stored.rights.id:
@@ -302,18 +343,89 @@ async def set_verified(request: Request, endpoint_id: str) -> Response:
     return json_response(wanted)
 
 
+@router.get(
+    "/v3/endpoints/{endpoint_id}/shares",
+    **described("With whom an endpoint is shared (ours)", returns=Shares, errors=_THERE, tag="endpoints"),
+)
+async def get_shares(request: Request, endpoint_id: str) -> Response:
+    service, caller = service_of(request), await caller_of(request)
+    endpoint_id = _id(endpoint_id)
+    return _shares(endpoint_id, await service.db.read(store.shares_of, endpoint_id, caller))
+
+
+@router.put(
+    "/v3/endpoints/{endpoint_id}/shares",
+    **described(
+        "Let people and groups run functions as the endpoint's owner (ours)",
+        body=SharesWanted,
+        returns=Shares,
+        errors=[*_THERE, NotFound],
+        tag="endpoints",
+    ),
+)
+async def share_endpoint(request: Request, endpoint_id: str) -> Response:
+    service, caller = service_of(request), await caller_of(request)
+    endpoint_id = _id(endpoint_id)
+    wanted = await read_json(request, _shares_wanted)
+    users, groups = wanted.identities, wanted.groups
+    if not 0 < len(users) + len(groups) <= _SHARES_AT_ONCE:
+        raise InvalidRequest(f"name 1 to {_SHARES_AT_ONCE} people or groups, in members 'identities' and 'groups'.")
+    now = service.clock()
+    found = await service.db.write(store.share_endpoint, endpoint_id, caller, users, groups, now, peer_of(request))
+    return _shares(endpoint_id, found)
+
+
+@router.delete(
+    "/v3/endpoints/{endpoint_id}/shares",
+    **described(
+        "Share an endpoint no longer with these, or, if none is named, with anybody (ours)",
+        returns=Shares,
+        errors=[*_THERE, NotFound],
+        tag="endpoints",
+        parameters=[
+            {
+                "name": name,
+                "in": "query",
+                "description": "name or id; may be repeated",
+                "schema": {"type": "array", "items": {"type": "string"}},
+            }
+            for name in ("identity", "group")
+        ],
+    ),
+)
+async def unshare_endpoint(request: Request, endpoint_id: str) -> Response:
+    service, caller = service_of(request), await caller_of(request)
+    endpoint_id = _id(endpoint_id)
+    query = request.query_params
+    users, groups = query.getlist("identity"), query.getlist("group")
+    now = service.clock()
+    found = await service.db.write(store.unshare_endpoint, endpoint_id, caller, users, groups, now, peer_of(request))
+    return _shares(endpoint_id, found)
+
+
+def _shares(endpoint_id: str, found: Sequence[Share]) -> Response:
+    shares = [
+        Grantee(kind="group" if each.is_group else "identity", id=each.id, name=each.name, created_at=each.created_at)
+        for each in found
+    ]
+    return json_response(Shares(endpoint_id=endpoint_id, shares=shares, notice=_SHARE_NOTICE))
+
+
 def _id(text: str) -> str:
     return canonical_uuid(text, "the endpoint id in the path")
 
 
-def _peer(request: Request) -> str | None:
-    return request.client.host if request.client else None
+def _is_encrypted(request: Request) -> bool:
+    """Whether nobody on the way can read what goes to us and to the broker."""
+    nobody = BrokerUser(kind=UserKind.ENDPOINT, id="", generation=0)
+    url = service_of(request).broker_url(nobody, host_of(request))
+    return request.url.scheme == "https" and url.startswith("amqps:")
 
 
-async def _read(request: Request, endpoint_id: str) -> StoredEndpoint:
+async def _read(request: Request, endpoint_id: str, caller: Identity) -> StoredEndpoint:
     """Raises EndpointNotFound; whether the caller may see it is still to be checked."""
     endpoint_id = _id(endpoint_id)
-    stored = await service_of(request).db.read(store.read_endpoint, endpoint_id)
+    stored = await service_of(request).db.read(store.read_endpoint, endpoint_id, caller)
     if stored is None:
         raise EndpointNotFound(f"There is no endpoint {endpoint_id} at this service. `farcall endpoints` lists yours.")
     return stored
@@ -329,13 +441,13 @@ async def _lock(request: Request, endpoint_id: str) -> tuple[str, float]:
     endpoint_id = _id(endpoint_id)
     now, lock_s = service.clock(), service.settings.lock_s
     told = partial(service.relay.endpoint_locked, endpoint_id)
-    await service.db.write(store.lock_endpoint, endpoint_id, caller, now, lock_s, then=told)
+    await service.db.write(store.lock_endpoint, endpoint_id, caller, now, lock_s, peer_of(request), then=told)
     return endpoint_id, now + lock_s
 
 
-def _registered(request: Request, endpoint_id: str, generation: int) -> Response:
+def _registered(request: Request, endpoint_id: str, registered: Registered) -> Response:
     """The answer to a registration. Source: wire protocol, endpoint registration, response."""
-    user = BrokerUser(kind=UserKind.ENDPOINT, id=endpoint_id, generation=generation)
+    user = BrokerUser(kind=UserKind.ENDPOINT, id=endpoint_id, generation=registered.generation)
     url = service_of(request).broker_url(user, host_of(request))
 
     def publisher(exchange: str, key: str) -> QueueInfo:
@@ -350,6 +462,7 @@ def _registered(request: Request, endpoint_id: str, generation: int) -> Response
                     heartbeat_queue_info=publisher(HEARTBEATS, heartbeat_key(endpoint_id)),
                     result_queue_info=publisher(RESULTS, result_key(endpoint_id)),
                     task_queue_info=QueueInfo(connection_url=url, exchange=TASKS, queue=task_queue(endpoint_id)),
+                    warnings=list(registered.warnings),
                 )
             )
         )

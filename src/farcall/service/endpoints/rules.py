@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from farcall.service.accounts.rules import Identity
 from farcall.service.ids import canonical_uuid
+from farcall.service.policies.rules import Policy, Subscription, check_use_of_policy, is_subscription_usable
 from farcall.wire.errors import (
     EndpointAccessForbidden,
     EndpointNotFound,
@@ -22,11 +23,14 @@ __all__ = [
     "Endpoint",
     "NewEndpoint",
     "check_manage",
+    "check_protection",
     "check_reregistration",
+    "check_share",
     "check_use",
     "check_verify",
     "check_view",
     "is_manager",
+    "is_shared_with",
     "plan_registration",
 ]
 
@@ -41,6 +45,9 @@ class Endpoint:
     Attributes:
         allowed_functions: None means any.
         locked_until: Unix seconds; None or past means not locked.
+        policy_id: of the authentication policy that whoever uses it must satisfy; None: none.
+        shared_with, shared_groups: identities and groups that may run functions there as its owner. Filled in only
+            where that is asked about.
     """
 
     id: str
@@ -53,6 +60,11 @@ class Endpoint:
     credential_generation: int
     locked_until: float | None
     is_deleted: bool
+    high_assurance: bool = False
+    policy_id: str | None = None
+    subscription_id: str | None = None
+    shared_with: frozenset[str] = frozenset()
+    shared_groups: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +80,13 @@ class NewEndpoint:
     allowed_functions: Sequence[str] | None
     admins: Sequence[str] | None
     metadata: Mapping[str, Any]
+    high_assurance: bool = False
+    policy_id: str | None = None
+
+    @property
+    def is_engine_encrypted(self) -> bool:
+        """Whether the agent says that nobody can read what goes to its workers."""
+        return self.metadata.get("engine_encrypted") is True
 
 
 def plan_registration(request: EndpointRegistration) -> NewEndpoint:
@@ -80,10 +99,6 @@ def plan_registration(request: EndpointRegistration) -> NewEndpoint:
     fault = endpoint_name_fault(request.endpoint_name)
     if fault is not None:
         raise InvalidRequest(f"member 'endpoint_name': {fault}.")
-    if request.high_assurance:
-        raise _not_offered("high_assurance", "High-assurance endpoints are")
-    if request.authentication_policy is not None:
-        raise _not_offered("authentication_policy", "Authentication policies are")
     if not request.direct or request.multi_user:
         raise InvalidRequest(
             "This release of Farcall registers only endpoints that run tasks themselves (member 'direct' true, "
@@ -105,13 +120,83 @@ def plan_registration(request: EndpointRegistration) -> NewEndpoint:
         allowed_functions=_uuids(request.allowed_functions, "allowed_functions"),
         admins=_uuids(request.admins, "admins"),
         metadata=request.metadata,
+        high_assurance=request.high_assurance,
+        policy_id=request.authentication_policy
+        and canonical_uuid(request.authentication_policy, "member 'authentication_policy'"),
     )
 
 
-def check_reregistration(endpoint: Endpoint | None, endpoint_id: str, caller: Identity, *, now: float) -> None:
-    """Whether the caller may register this endpoint again.
+def check_protection(
+    plan: NewEndpoint,
+    caller: Identity,
+    policy: Policy | None,
+    subscription: Subscription | None,
+    *,
+    is_encrypted: bool,
+) -> Sequence[str]:
+    """Whether the endpoint can be protected as its registration asks.
+
+    Args:
+        policy, subscription: what the registration names; None if it names none, or one that does not exist.
+        is_encrypted: whether both the request and the way to the broker use TLS.
+
+    Returns:
+        What its owner should know although it is accepted.
 
     Raises:
+        NotFound: the caller may not use the policy, or there is none of that id.
+        InvalidRequest: it cannot be one for high assurance; the message says what is missing.
+    """
+    if plan.policy_id is not None:
+        policy = check_use_of_policy(policy, plan.policy_id, caller)
+    if plan.high_assurance:
+        _check_high_assurance(plan, caller, policy, subscription, is_encrypted=is_encrypted)
+        return ()
+    if plan.subscription_id is not None and subscription is None:
+        return (f"Subscription {plan.subscription_id} is not known to this service; it has no effect here.",)
+    return ()
+
+
+def _check_high_assurance(
+    plan: NewEndpoint,
+    caller: Identity,
+    policy: Policy | None,
+    subscription: Subscription | None,
+    *,
+    is_encrypted: bool,
+) -> None:
+    if policy is None:
+        fault = "an authentication policy for high assurance (`authentication_policy`), and none is named"
+    elif not policy.fields.high_assurance:
+        fault = f"an authentication policy for high assurance, and '{policy.fields.display_name}' ({policy.id}) is not"
+    elif plan.subscription_id is None:
+        fault = "a subscription for high assurance (`subscription_id`), and none is named"
+    elif subscription is None or not is_subscription_usable(subscription, caller):
+        fault = (
+            f"a subscription for high assurance, and there is no subscription {plan.subscription_id} that "
+            f"{caller.username} may use (operators: `farcall-service subscription create --high-assurance`)"
+        )
+    elif not subscription.high_assurance:
+        fault = f"a subscription for high assurance, and '{subscription.name}' ({subscription.id}) is not"
+    elif not plan.is_engine_encrypted:
+        fault = "an encrypted engine (`encrypted: true`, its default), and the agent does not say that it has one"
+    elif not is_encrypted:
+        fault = (
+            "TLS on the way to the service and to its broker, and one of them is plain "
+            "(operators: `farcall-service start --tls-cert … --tls-key …`)"
+        )
+    else:
+        return
+    raise InvalidRequest(f"member 'high_assurance': a high-assurance endpoint needs {fault}.")
+
+
+def check_reregistration(
+    endpoint: Endpoint | None, endpoint_id: str, caller: Identity, plan: NewEndpoint, *, now: float
+) -> None:
+    """Whether the caller may register this endpoint again, as that.
+
+    Raises:
+        InvalidRequest: high assurance was switched on or off.
         EndpointNotFound: never registered here, or deleted.
         EndpointAccessForbidden: somebody else's.
         ResourceLocked: it was stopped remotely a moment ago.
@@ -122,8 +207,14 @@ def check_reregistration(endpoint: Endpoint | None, endpoint_id: str, caller: Id
             "without an id (remove its endpoint.json)."
         )
     _refuse_deleted(endpoint)
-    if endpoint.owner_id != caller.id:
-        raise EndpointAccessForbidden(f"Endpoint {endpoint_id} belongs to somebody else.")
+    if endpoint.owner_id not in caller.linked:
+        raise EndpointAccessForbidden(f"Endpoint {endpoint_id} belongs to somebody else; you are {caller.username}.")
+    if endpoint.high_assurance != plan.high_assurance:
+        how = "with" if endpoint.high_assurance else "without"
+        raise InvalidRequest(
+            f"member 'high_assurance': endpoint {endpoint_id} was registered {how} high assurance, and that cannot "
+            "change. Set it back in config.yaml, or configure another endpoint."
+        )
     if endpoint.locked_until is not None and now < endpoint.locked_until:
         left_s = endpoint.locked_until - now
         raise ResourceLocked(
@@ -134,34 +225,55 @@ def check_reregistration(endpoint: Endpoint | None, endpoint_id: str, caller: Id
 
 def is_manager(endpoint: Endpoint, caller: Identity) -> bool:
     """Whether the caller has the owner's rights: the owner, or one of the admins that the owner named."""
-    return caller.id == endpoint.owner_id or caller.id in endpoint.admins
+    return endpoint.owner_id in caller.linked or not endpoint.admins.isdisjoint(caller.linked)
+
+
+def is_shared_with(endpoint: Endpoint, caller: Identity) -> bool:
+    """Whether the owner lets the caller run functions there."""
+    return not (endpoint.shared_with.isdisjoint(caller.linked) and endpoint.shared_groups.isdisjoint(caller.groups))
 
 
 def check_manage(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> Endpoint:
     """For stopping, deleting, looking inside. Raises EndpointNotFound, EndpointAccessForbidden."""
     endpoint = _found(endpoint, endpoint_id)
     if not is_manager(endpoint, caller):
-        raise EndpointAccessForbidden(f"Only the owner and the admins of endpoint {endpoint_id} may do this.")
+        raise EndpointAccessForbidden(
+            f"Only the owner and the admins of endpoint {endpoint_id} may do this; you are {caller.username}."
+        )
+    return endpoint
+
+
+def check_share(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> Endpoint:
+    """For letting others run functions as its owner. Raises EndpointNotFound, EndpointAccessForbidden."""
+    endpoint = _found(endpoint, endpoint_id)
+    if endpoint.owner_id not in caller.linked:
+        raise EndpointAccessForbidden(
+            f"Only the owner of endpoint {endpoint_id} may share it, since what others run there runs as the owner; "
+            f"you are {caller.username}."
+        )
     return endpoint
 
 
 def check_view(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> Endpoint:
     """For name, status and the like. Raises EndpointNotFound, EndpointAccessForbidden."""
     endpoint = _found(endpoint, endpoint_id)
-    if not (endpoint.public or is_manager(endpoint, caller)):
-        raise EndpointAccessForbidden(f"Endpoint {endpoint_id} is somebody else's and not public.")
+    if not (endpoint.public or is_manager(endpoint, caller) or is_shared_with(endpoint, caller)):
+        raise EndpointAccessForbidden(
+            f"Endpoint {endpoint_id} is somebody else's and not public; you are {caller.username}."
+        )
     return endpoint
 
 
 def check_use(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> Endpoint:
     """For running tasks there. Being public makes an endpoint visible, not usable: a direct endpoint runs
-    everything as its owner. Raises EndpointNotFound, EndpointAccessForbidden.
+    everything as its owner. The policy is another question. Raises EndpointNotFound, EndpointAccessForbidden.
     """
     endpoint = _found(endpoint, endpoint_id)
-    if not is_manager(endpoint, caller):
+    if not (is_manager(endpoint, caller) or is_shared_with(endpoint, caller)):
         raise EndpointAccessForbidden(
-            f"You may not run functions on endpoint {endpoint_id}: it runs tasks as its owner, so only the owner "
-            "and the admins in its config.yaml may use it."
+            f"You are {caller.username} and may not run functions on endpoint {endpoint_id}: it runs tasks as its "
+            "owner, so only the owner, the admins in its config.yaml and those with whom the owner shared it may use "
+            "it. Ask the owner for `farcall-endpoint share`."
         )
     return endpoint
 
@@ -169,7 +281,7 @@ def check_use(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> 
 def check_verify(caller: Identity) -> None:
     """For the seal of an organisation. Raises Forbidden."""
     if not caller.is_admin:
-        raise Forbidden("Only an administrator of this service may verify endpoints.")
+        raise Forbidden(f"Only an administrator of this service may verify endpoints; you are {caller.username}.")
 
 
 def _found(endpoint: Endpoint | None, endpoint_id: str) -> Endpoint:
@@ -190,7 +302,3 @@ def _uuids(texts: Sequence[str] | None, member: str) -> list[str] | None:
     if len(texts) > _LIST_LIMIT:
         raise InvalidRequest(f"member '{member}' may have at most {_LIST_LIMIT} entries, this one has {len(texts)}.")
     return [canonical_uuid(text, f"member '{member}[{at}]'") for at, text in enumerate(texts)]
-
-
-def _not_offered(member: str, what: str) -> InvalidRequest:
-    return InvalidRequest(f"member '{member}': {what} not offered by this release of Farcall.")

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, insert, or_, select, update
 
 from farcall.service.accounts.rules import Identity
-from farcall.service.db.sql import Prepared
-from farcall.service.db.tables import endpoints
+from farcall.service.audit.rules import actor_of
+from farcall.service.audit.store import record
+from farcall.service.db.sql import Prepared, upsert
+from farcall.service.db.tables import endpoint_shares, endpoints, groups, identities
 from farcall.service.endpoints import rules
 from farcall.service.endpoints.rules import Endpoint, NewEndpoint
+from farcall.service.policies.store import find_grantees, find_policy, find_subscription
 from farcall.service.web.bodies import encode_text
 
 __all__ = [
+    "Registered",
+    "Share",
     "StoredEndpoint",
     "add_endpoint",
     "delete_endpoint",
@@ -26,6 +31,9 @@ __all__ = [
     "read_endpoint",
     "register_again",
     "set_verified",
+    "share_endpoint",
+    "shares_of",
+    "unshare_endpoint",
     "write_reports",
 ]
 
@@ -48,10 +56,39 @@ class StoredEndpoint:
     registered_at: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Registered:
+    """A registration that was stored: the generation of its broker login, and what its owner should know."""
+
+    generation: int
+    warnings: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """An identity, or a group, that may run functions as the owner of an endpoint. `created_at`: Unix seconds."""
+
+    id: str
+    name: str
+    is_group: bool
+    created_at: float
+
+
 def add_endpoint(
-    conn: Connection, endpoint_id: str, caller: Identity, endpoint: NewEndpoint, ip_address: str | None, now: float
-) -> int:
-    """Store a first registration. Returns the generation of its broker login."""
+    conn: Connection,
+    endpoint_id: str,
+    caller: Identity,
+    endpoint: NewEndpoint,
+    ip_address: str | None,
+    now: float,
+    is_encrypted: bool = False,
+) -> Registered:
+    """Store a first registration.
+
+    Raises:
+        NotFound, InvalidRequest: see `rules.check_protection`.
+    """
+    warnings = _check_protection(conn, endpoint, caller, is_encrypted=is_encrypted)
     conn.execute(
         insert(endpoints).values(
             **_told(endpoint),
@@ -64,20 +101,31 @@ def add_endpoint(
             registered_at=now,
         )
     )
-    return 1
+    record(
+        conn, actor_of(caller, ip_address), "endpoint.register", "endpoint", endpoint_id, at=now, detail=_said(endpoint)
+    )
+    return Registered(generation=1, warnings=warnings)
 
 
 def register_again(
-    conn: Connection, endpoint_id: str, caller: Identity, endpoint: NewEndpoint, ip_address: str | None, now: float
-) -> int:
-    """Replace all that was told before. Returns the generation of the new broker login; older ones are void.
+    conn: Connection,
+    endpoint_id: str,
+    caller: Identity,
+    endpoint: NewEndpoint,
+    ip_address: str | None,
+    now: float,
+    is_encrypted: bool = False,
+) -> Registered:
+    """Replace all that was told before; older broker logins are void.
 
     Raises:
         EndpointNotFound, EndpointAccessForbidden, ResourceLocked: see `rules.check_reregistration`.
+        NotFound, InvalidRequest: see there, and `rules.check_protection`.
     """
     found = find_endpoint(conn, endpoint_id)
-    rules.check_reregistration(found, endpoint_id, caller, now=now)
+    rules.check_reregistration(found, endpoint_id, caller, endpoint, now=now)
     assert found is not None
+    warnings = _check_protection(conn, endpoint, caller, is_encrypted=is_encrypted)
     generation = found.credential_generation + 1
     _set(
         conn,
@@ -88,10 +136,15 @@ def register_again(
         locked_until=None,
         registered_at=now,
     )
-    return generation
+    record(
+        conn, actor_of(caller, ip_address), "endpoint.register", "endpoint", endpoint_id, at=now, detail=_said(endpoint)
+    )
+    return Registered(generation=generation, warnings=warnings)
 
 
-def lock_endpoint(conn: Connection, endpoint_id: str, caller: Identity, now: float, lock_s: float) -> int:
+def lock_endpoint(
+    conn: Connection, endpoint_id: str, caller: Identity, now: float, lock_s: float, address: str | None = None
+) -> int:
     """Void the broker login and refuse registration for `lock_s`. Returns the generation that the next will have.
 
     Raises:
@@ -100,10 +153,13 @@ def lock_endpoint(conn: Connection, endpoint_id: str, caller: Identity, now: flo
     found = rules.check_manage(find_endpoint(conn, endpoint_id), endpoint_id, caller)
     generation = found.credential_generation + 1
     _set(conn, endpoint_id, credential_generation=generation, locked_until=now + lock_s)
+    record(conn, actor_of(caller, address), "endpoint.stop", "endpoint", endpoint_id, at=now)
     return generation
 
 
-def delete_endpoint(conn: Connection, endpoint_id: str, caller: Identity, now: float) -> int:
+def delete_endpoint(
+    conn: Connection, endpoint_id: str, caller: Identity, now: float, address: str | None = None
+) -> int:
     """Mark as deleted, and void the broker login. What becomes of its tasks is the relay's business.
 
     Raises:
@@ -112,6 +168,7 @@ def delete_endpoint(conn: Connection, endpoint_id: str, caller: Identity, now: f
     found = rules.check_manage(find_endpoint(conn, endpoint_id), endpoint_id, caller)
     generation = found.credential_generation + 1
     _set(conn, endpoint_id, credential_generation=generation, deleted_at=now)
+    record(conn, actor_of(caller, address), "endpoint.delete", "endpoint", endpoint_id, at=now)
     return generation
 
 
@@ -124,19 +181,115 @@ def set_verified(conn: Connection, endpoint_id: str, caller: Identity, is_verifi
     _set(conn, endpoint_id, subscription_admin_verified=is_verified)
 
 
-def find_endpoint(conn: Connection, endpoint_id: str) -> Endpoint | None:
-    """What decisions need to know, deleted or not."""
+def share_endpoint(
+    conn: Connection,
+    endpoint_id: str,
+    caller: Identity,
+    users: Sequence[str],
+    of_groups: Sequence[str],
+    now: float,
+    address: str | None = None,
+) -> Sequence[Share]:
+    """Let people and groups, by name or id, run functions as the endpoint's owner. Returns all who may.
+
+    Raises:
+        EndpointNotFound, EndpointAccessForbidden: see `rules.check_share`.
+        NotFound: one of them does not exist.
+    """
+    rules.check_share(find_endpoint(conn, endpoint_id), endpoint_id, caller)
+    user_ids, group_ids = find_grantees(conn, users, of_groups)
+    for grantee_id in (*user_ids, *group_ids):
+        key = {"endpoint_id": endpoint_id, "grantee_id": grantee_id}
+        upsert(conn, endpoint_shares, key, {"is_group": grantee_id in group_ids, "created_at": now})
+    detail = {"identities": user_ids, "groups": group_ids}
+    record(conn, actor_of(caller, address), "endpoint.share", "endpoint", endpoint_id, at=now, detail=detail)
+    return _shares(conn, endpoint_id)
+
+
+def unshare_endpoint(
+    conn: Connection,
+    endpoint_id: str,
+    caller: Identity,
+    users: Sequence[str],
+    of_groups: Sequence[str],
+    now: float,
+    address: str | None = None,
+) -> Sequence[Share]:
+    """Take that back; from everybody if nobody is named. What was submitted before still runs. Returns who still may.
+
+    Raises:
+        EndpointNotFound, EndpointAccessForbidden: see `rules.check_manage`.
+        NotFound: one of them does not exist.
+    """
+    rules.check_manage(find_endpoint(conn, endpoint_id), endpoint_id, caller)
+    user_ids, group_ids = find_grantees(conn, users, of_groups)
+    ids = [*user_ids, *group_ids] or [share.id for share in _shares(conn, endpoint_id)]
+    where = (endpoint_shares.c.endpoint_id == endpoint_id, endpoint_shares.c.grantee_id.in_(ids))
+    conn.execute(delete(endpoint_shares).where(*where))
+    detail = {"ids": ids}
+    record(conn, actor_of(caller, address), "endpoint.unshare", "endpoint", endpoint_id, at=now, detail=detail)
+    return _shares(conn, endpoint_id)
+
+
+def shares_of(conn: Connection, endpoint_id: str, caller: Identity) -> Sequence[Share]:
+    """With whom an endpoint is shared, people first, each by name. Raises EndpointNotFound, EndpointAccessForbidden."""
+    rules.check_manage(find_endpoint(conn, endpoint_id), endpoint_id, caller)
+    return _shares(conn, endpoint_id)
+
+
+def _shares(conn: Connection, endpoint_id: str) -> Sequence[Share]:
+    rows = conn.execute(_SHARES_WITH_NAMES, {"id": endpoint_id}).all()
+    found = [
+        Share(
+            id=row.grantee_id,
+            name=row.group_name if row.is_group else row.username,
+            is_group=bool(row.is_group),
+            created_at=row.created_at,
+        )
+        for row in rows
+        if (row.group_name if row.is_group else row.username) is not None  # a group may be gone
+    ]
+    return sorted(found, key=lambda share: (share.is_group, share.name))
+
+
+def _check_protection(
+    conn: Connection, endpoint: NewEndpoint, caller: Identity, *, is_encrypted: bool
+) -> Sequence[str]:
+    policy = None if endpoint.policy_id is None else find_policy(conn, endpoint.policy_id)
+    subscription = None if endpoint.subscription_id is None else find_subscription(conn, endpoint.subscription_id)
+    return rules.check_protection(endpoint, caller, policy, subscription, is_encrypted=is_encrypted)
+
+
+def find_endpoint(conn: Connection, endpoint_id: str, caller: Identity | None = None) -> Endpoint | None:
+    """What decisions need to know, deleted or not.
+
+    Args:
+        caller: whose right to see or use it is in question; None: it is not.
+    """
     row = _FIND.first(conn, id=endpoint_id)
-    return None if row is None else _rights(row)
+    return None if row is None else _with_shares(conn, _rights(row), caller)
 
 
-def read_endpoint(conn: Connection, endpoint_id: str) -> StoredEndpoint | None:
-    """Everything, deleted or not."""
+def _with_shares(conn: Connection, endpoint: Endpoint, caller: Identity | None) -> Endpoint:
+    if caller is None or rules.is_manager(endpoint, caller):
+        return endpoint  # most are used by their owners, who need not be looked for among the others
+    shares = _SHARES.all(conn, id=endpoint.id)
+    if not shares:
+        return endpoint
+    return replace(
+        endpoint,
+        shared_with=frozenset(row.grantee_id for row in shares if not row.is_group),
+        shared_groups=frozenset(row.grantee_id for row in shares if row.is_group),
+    )
+
+
+def read_endpoint(conn: Connection, endpoint_id: str, caller: Identity | None = None) -> StoredEndpoint | None:
+    """Everything, deleted or not. `caller`: as for `find_endpoint`."""
     row = conn.execute(_READ, {"id": endpoint_id}).first()
     if row is None:
         return None
     return StoredEndpoint(
-        rights=_rights(row),
+        rights=_with_shares(conn, _rights(row), caller),
         display_name=row.display_name,
         description=row.description,
         multi_user=bool(row.multi_user),
@@ -165,14 +318,17 @@ def list_endpoints(conn: Connection, caller: Identity, own_only: bool) -> Sequen
     )
     statement = select(*columns).where(endpoints.c.deleted_at.is_(None)).order_by(endpoints.c.created_at)
     if own_only:
-        statement = statement.where(endpoints.c.owner_id == caller.id)
+        statement = statement.where(endpoints.c.owner_id.in_(caller.linked))
     else:
-        # Admins are few and kept as text; the substring only narrows the search down.
+        mine = [*caller.linked, *caller.groups]
+        shared = exists().where(endpoint_shares.c.endpoint_id == endpoints.c.id, endpoint_shares.c.grantee_id.in_(mine))
         statement = statement.where(
             or_(
-                endpoints.c.owner_id == caller.id,
+                endpoints.c.owner_id.in_(caller.linked),
                 endpoints.c.public.is_(True),
-                endpoints.c.admins_json.contains(caller.id, autoescape=True),
+                shared,
+                # Admins are few and kept as text of quoted ids.
+                *(endpoints.c.admins_json.contains(each, autoescape=True) for each in caller.linked),
             )
         )
     rows = conn.execute(statement).all()
@@ -197,12 +353,24 @@ def _told(endpoint: NewEndpoint) -> dict[str, Any]:
         "description": endpoint.description,
         "public": endpoint.public,
         "multi_user": False,
-        "high_assurance": False,
+        "high_assurance": endpoint.high_assurance,
+        "authentication_policy_id": endpoint.policy_id,
         "direct": endpoint.direct,
         "subscription_id": endpoint.subscription_id,
         "allowed_functions_json": endpoint.allowed_functions and encode_text(endpoint.allowed_functions),
         "admins_json": endpoint.admins and encode_text(endpoint.admins),
         "metadata_json": encode_text(endpoint.metadata),
+    }
+
+
+def _said(endpoint: NewEndpoint) -> dict[str, Any]:
+    """What the audit table keeps of a registration."""
+    return {
+        "name": endpoint.name,
+        "public": endpoint.public,
+        "admins": list(endpoint.admins or ()),
+        "authentication_policy": endpoint.policy_id,
+        "high_assurance": endpoint.high_assurance,
     }
 
 
@@ -219,7 +387,21 @@ _FIND = Prepared(
         endpoints.c.credential_generation,
         endpoints.c.locked_until,
         endpoints.c.deleted_at,
+        endpoints.c.high_assurance,
+        endpoints.c.authentication_policy_id,
+        endpoints.c.subscription_id,
     ).where(_which)
+)
+_SHARES = Prepared(
+    select(endpoint_shares.c.grantee_id, endpoint_shares.c.is_group).where(
+        endpoint_shares.c.endpoint_id == bindparam("id")
+    )
+)
+_SHARES_WITH_NAMES = (
+    select(endpoint_shares, identities.c.username, groups.c.name.label("group_name"))
+    .join_from(endpoint_shares, identities, identities.c.id == endpoint_shares.c.grantee_id, isouter=True)
+    .join(groups, groups.c.id == endpoint_shares.c.grantee_id, isouter=True)
+    .where(endpoint_shares.c.endpoint_id == bindparam("id"))
 )
 _READ = select(endpoints).where(_which)
 _REPORT = (
@@ -242,4 +424,7 @@ def _rights(row: Any) -> Endpoint:  # a row with the columns of _FIND
         credential_generation=row.credential_generation,
         locked_until=row.locked_until,
         is_deleted=row.deleted_at is not None,
+        high_assurance=bool(row.high_assurance),
+        policy_id=row.authentication_policy_id,
+        subscription_id=row.subscription_id,
     )

@@ -11,12 +11,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from farcall.service.accounts.rules import Identity
-from farcall.service.context import caller_of, service_of
+from farcall.service.context import caller_of, peer_of, service_of
 from farcall.service.functions import rules, store
 from farcall.service.ids import canonical_uuid, new_id
 from farcall.service.web.bodies import json_response, read_json
 from farcall.service.web.openapi import described
-from farcall.wire.errors import Forbidden, FunctionNotFound, PayloadTooLarge
+from farcall.wire.errors import (
+    EndpointAccessForbidden,
+    EndpointNotFound,
+    Forbidden,
+    FunctionNotFound,
+    PayloadTooLarge,
+)
 from farcall.wire.rest import FunctionRegistration
 
 __all__ = ["SHAPES", "router"]
@@ -72,7 +78,7 @@ _v2_body: Final = msgspec.json.Decoder(FunctionRegistrationV2)
         "Register a function",
         body=FunctionRegistration,
         returns=FunctionCreated,
-        errors=[PayloadTooLarge],
+        errors=[PayloadTooLarge, Forbidden, EndpointNotFound, EndpointAccessForbidden],
         tag="functions",
     ),
 )
@@ -87,7 +93,7 @@ async def register_function(request: Request) -> Response:
         "Register a function (clients of old releases)",
         body=FunctionRegistrationV2,
         returns=FunctionCreated,
-        errors=[PayloadTooLarge],
+        errors=[PayloadTooLarge, Forbidden],
         tag="functions",
     ),
 )
@@ -112,8 +118,16 @@ async def _register(request: Request, caller: Identity, wanted: FunctionRegistra
     service = service_of(request)
     function = rules.plan_registration(wanted, limit_bytes=service.settings.payload_limit_bytes)
     function_id = new_id()
-    await service.db.write(store.add_function, function_id, caller.id, function, service.clock())
-    return json_response(FunctionCreated(function_uuid=function_id))
+    now = service.clock()
+    await service.db.write(store.add_function, function_id, caller, function, now, peer_of(request))
+    warning = None
+    if function.ha_endpoint_id is not None:
+        days = service.settings.ha_function_retention_s / 86400
+        warning = (
+            f"Function {function_id} runs only at the high-assurance endpoint {function.ha_endpoint_id}, and is "
+            f"deleted {days:.3g} days after its last task."
+        )
+    return json_response(FunctionCreated(function_uuid=function_id, ha_warning=warning))
 
 
 @router.get(
@@ -124,7 +138,7 @@ async def get_function(request: Request, function_id: str) -> Response:
     caller = await caller_of(request)
     function_id = canonical_uuid(function_id, "the function id in the path")
     found = await service_of(request).db.read(store.read_function, function_id)
-    rules.check_read(found.rights if found else None, function_id, caller.id)
+    rules.check_read(found.rights if found else None, function_id, caller)
     assert found is not None
     return json_response(
         FunctionDocument(
@@ -145,5 +159,5 @@ async def delete_function(request: Request, function_id: str) -> Response:
     caller = await caller_of(request)
     function_id = canonical_uuid(function_id, "the function id in the path")
     service = service_of(request)
-    await service.db.write(store.delete_function, function_id, caller.id, service.clock())
+    await service.db.write(store.delete_function, function_id, caller, service.clock(), peer_of(request))
     return json_response(Deleted())

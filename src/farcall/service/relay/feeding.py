@@ -19,10 +19,9 @@ from farcall.service.relay.feed import Command, Entry, Feed, Publish, Purge, Rea
 from farcall.service.relay.messages import (
     CANCEL_SIZE,
     CodeCache,
-    Outgoing,
     cancel_message,
     common_headers,
-    result_properties,
+    result_outgoing,
     task_message,
 )
 from farcall.service.relay.results import TaskRef
@@ -281,11 +280,11 @@ class ResultFeeds:
         of_group = self._feedings.get((owner_id, group_id))
         if of_group is None:
             return
-        properties = result_properties(completed_at)
-        entries = [
-            Entry(each.result_seq, each.task.id, len(each.result.body), Outgoing(each.result.body, properties))
-            for each in ended
-        ]
+        entries = []
+        for each in ended:
+            task = each.task
+            message = result_outgoing(task.id, each.result.body, completed_at, is_protected=task.is_protected)
+            entries.append(Entry(each.result_seq, task.id, len(message.body), message))
         for feeding in of_group.values():
             feeding.do(feeding.feed.committed(entries))
 
@@ -307,8 +306,8 @@ class ResultFeeds:
         results, is_last = await self._db.read(
             store.read_result_page, group_id, queue.identity_id, after, count, page.size, is_shared
         )
-        entries = [
-            Entry(each.seq, each.task_id, len(each.body), Outgoing(each.body, result_properties(each.completed_at)))
-            for each in results
-        ]
+        entries = []
+        for each in results:
+            message = result_outgoing(each.task_id, each.body, each.completed_at, is_protected=each.is_protected)
+            entries.append(Entry(each.seq, each.task_id, len(message.body), message))
         return entries, is_last

@@ -9,8 +9,8 @@ import msgspec
 
 from farcall.broker import Properties
 from farcall.service.relay.store import StoredTask, SubmissionHeaders
-from farcall.wire.messages import TaskCancel, pack_message
-from farcall.wire.topology import HEADER_FUNCTION, HEADER_TASK, task_headers
+from farcall.wire.messages import Result, TaskCancel, pack_message
+from farcall.wire.topology import HEADER_FUNCTION, HEADER_HIGH_ASSURANCE, HEADER_TASK, task_headers
 
 __all__ = [
     "CANCEL_SIZE",
@@ -18,7 +18,7 @@ __all__ = [
     "Outgoing",
     "cancel_message",
     "common_headers",
-    "result_properties",
+    "result_outgoing",
     "task_message",
 ]
 
@@ -67,9 +67,23 @@ def cancel_message(task_id: str) -> Outgoing:
     return Outgoing(pack_message(TaskCancel(task_id=task_id)), Properties(delivery_mode=_PERSISTENT))
 
 
-def result_properties(completed_at: float) -> Properties:
-    """Clients show the timestamp as the time of completion. Source: wire protocol, result consumer."""
-    return Properties(delivery_mode=_PERSISTENT, timestamp=int(completed_at))
+def result_outgoing(task_id: str, body: bytes, completed_at: float, *, is_protected: bool) -> Outgoing:
+    """What a task group is told of a task that has ended.
+
+    Clients show the timestamp as the time of completion. A protected result is only announced: the header has
+    clients fetch it over REST, where the policy is asked, and the body is one without a value, since clients want a
+    result that can be read. Source: wire protocol, result consumer, and pitfall 23.
+
+    Args:
+        body: of the message, if it is not protected.
+    """
+    timestamp = int(completed_at)
+    if not is_protected:
+        return Outgoing(body, Properties(delivery_mode=_PERSISTENT, timestamp=timestamp))
+    return Outgoing(
+        pack_message(Result(task_id=task_id, data="")),
+        Properties(delivery_mode=_PERSISTENT, timestamp=timestamp, headers={HEADER_HIGH_ASSURANCE: True}),
+    )
 
 
 class CodeCache:

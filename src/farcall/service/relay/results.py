@@ -48,7 +48,11 @@ _LIMIT_SLACK_CHARS: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class TaskRef:
-    """What is needed of a stored task to end it."""
+    """What is needed of a stored task to end it.
+
+    Attributes:
+        is_protected: its result is for high assurance: it is read from the service, never streamed.
+    """
 
     seq: int
     id: str
@@ -56,6 +60,7 @@ class TaskRef:
     owner_id: str
     endpoint_id: str
     state: TaskState
+    is_protected: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select, update
 
@@ -40,6 +40,7 @@ __all__ = [
     "deleted_endpoints_with_open_tasks",
     "end_tasks",
     "end_tasks_of_endpoint",
+    "is_protected",
     "move_tasks",
     "read_result_page",
     "read_task_page",
@@ -81,6 +82,7 @@ class OutgoingResult:
     task_id: str
     body: bytes
     completed_at: float
+    is_protected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ def read_result_page(
             row.id,
             result_message(row.id, row.data, row.error_code, row.error_message, row.details_json),
             row.completed_at,
+            bool(row.is_protected),
         )
         for row in rows
     ]
@@ -179,6 +182,11 @@ def _cut(sizes: Sequence[Any], count: int, size_chars: int) -> tuple[int | None,
             return sizes[at - 1][0], False
     return sizes[-1][0], len(sizes) < count
 
+
+is_protected: Final = (
+    select(endpoints.c.high_assurance).where(endpoints.c.id == tasks.c.endpoint_id).scalar_subquery()
+).label("is_protected")
+"""Of a row of `tasks`: whether its endpoint is one for high assurance, which never changes."""
 
 _next_open = and_(tasks.c.endpoint_id == bindparam("endpoint"), task_is_open, tasks.c.seq > bindparam("after"))
 _TASK_SIZES = Prepared(
@@ -219,7 +227,7 @@ _RESULT_SIZES = Prepared(
     .limit(bindparam("count"))
 )
 _RESULT_PAGE = Prepared(
-    select(task_results, tasks.c.id, tasks.c.completed_at)
+    select(task_results, tasks.c.id, tasks.c.completed_at, is_protected)
     .join_from(task_results, tasks, tasks.c.seq == task_results.c.task_seq)
     .where(_next_result, task_results.c.seq <= bindparam("last"))
     .order_by(task_results.c.seq)
@@ -282,7 +290,7 @@ def _refs(conn: Connection, task_ids: Sequence[str]) -> list[TaskRef]:
 
 
 def _ref(row: Any) -> TaskRef:  # a row with the columns of _REF
-    return TaskRef(row[0], row[1], row[2], row[3], row[4], TaskState(row[5]))
+    return TaskRef(row[0], row[1], row[2], row[3], row[4], TaskState(row[5]), bool(row[6]))
 
 
 def _end(conn: Connection, accepted: Sequence[Accepted], state: TaskState | None, now: float) -> Sequence[EndedTask]:
@@ -316,7 +324,7 @@ def _result_row(ended: EndedTask) -> tuple[Any, ...]:
     )
 
 
-_REF = (tasks.c.seq, tasks.c.id, tasks.c.group_id, tasks.c.owner_id, tasks.c.endpoint_id, tasks.c.state)
+_REF = (tasks.c.seq, tasks.c.id, tasks.c.group_id, tasks.c.owner_id, tasks.c.endpoint_id, tasks.c.state, is_protected)
 _REFS = PreparedIn(lambda ids: select(*_REF).where(tasks.c.id.in_(ids)))
 _OPEN_REFS = select(*_REF).where(_next_open).order_by(tasks.c.seq).limit(bindparam("count"))
 _END = PreparedIn(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from farcall.service.db.engine import Database
+from farcall.service.functions.store import sweep_functions
 from farcall.service.relay import store
 from farcall.service.relay.store import Recorded, Swept
 from farcall.service.settings import ServiceSettings
@@ -68,6 +69,19 @@ class Sweeper:
         now, settings = self._clock(), self._settings
         await self._db.write(store.sweep_keys, now - settings.idempotency_s)
         await self._db.write(store.sweep_groups, settings.sweep_batch, now - settings.result_retention_s)
+        await self._sweep_functions(now)
+
+    async def _sweep_functions(self, now: float) -> None:
+        """Those for high assurance go when nobody has run them for long."""
+        settings, deleted = self._settings, 0
+        while not self._stopping.is_set():
+            before = now - settings.ha_function_retention_s
+            count = await self._db.write(sweep_functions, settings.sweep_batch, before, now)
+            deleted += count
+            if count < settings.sweep_batch:
+                break
+        if deleted:
+            _logger.info("Unused functions were deleted", extra={"event": "sweeper.functions", "count": deleted})
 
     async def finish_deletion(self, endpoint_id: str) -> None:
         """End the open tasks of an endpoint that was deleted."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -12,8 +14,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from farcall.service.accounts.rules import Identity
-from farcall.service.context import Service, caller_of, service_of
+from farcall.service.accounts.rules import Identity, bearer_token, token_hash
+from farcall.service.audit.rules import actor_of
+from farcall.service.audit.store import record
+from farcall.service.context import Service, caller_of, peer_of, service_of
 from farcall.service.ids import canonical_uuid, new_id
 from farcall.service.tasks import rules, store
 from farcall.service.tasks.documents import (
@@ -39,15 +43,17 @@ from farcall.wire.errors import (
     EndpointAccessForbidden,
     EndpointNotFound,
     EndpointQueueFull,
+    Forbidden,
     FunctionNotFound,
     FunctionNotPermitted,
     InvalidRequest,
+    LoginRequired,
     PayloadTooLarge,
     RateLimited,
     TaskGroupNotFound,
     TaskNotFound,
 )
-from farcall.wire.rest import IDEMPOTENCY_HEADER, SubmitRequest, SubmitResponse
+from farcall.wire.rest import IDEMPOTENCY_HEADER, SubmitRequest, SubmitResponse, to_document
 
 __all__ = ["SHAPES", "TASK_CANCELLED", "router"]
 
@@ -86,6 +92,7 @@ _encoder: Final = msgspec.json.Encoder()
             FunctionNotFound,
             EndpointAccessForbidden,
             FunctionNotPermitted,
+            LoginRequired,
             PayloadTooLarge,
             Conflict,
             RateLimited,
@@ -126,7 +133,7 @@ async def submit(request: Request, endpoint_id: str) -> Response:
     ),
 )
 async def submit_v2(request: Request) -> Response:
-    service, caller = service_of(request), await caller_of(request)
+    caller = await caller_of(request)
     wanted = await read_json(request, _submission_v2)
     group_id = new_id() if wanted.task_group_id is None else wanted.task_group_id
     group_id = canonical_uuid(group_id, "member 'task_group_id'")
@@ -140,7 +147,7 @@ async def submit_v2(request: Request) -> Response:
             create_queue=wanted.create_websocket_queue,
             task_group_id=group_id,
         )
-        for at, result in zip(places, await _submit_part(service, caller, endpoint_id, part), strict=True):
+        for at, result in zip(places, await _submit_part(request, caller, endpoint_id, part), strict=True):
             results[at] = result
     return json_response(
         SubmitAnswerV2(response="success", task_group_id=group_id, results=[each for each in results if each])
@@ -149,7 +156,9 @@ async def submit_v2(request: Request) -> Response:
 
 @router.get(
     "/v2/tasks/{task_id}",
-    **described("One task, with its result", returns=TaskDocument, errors=[TaskNotFound], tag="tasks"),
+    **described(
+        "One task, with its result", returns=TaskDocument, errors=[TaskNotFound, LoginRequired, Forbidden], tag="tasks"
+    ),
 )
 async def get_task(request: Request, task_id: str) -> Response:
     service, caller = service_of(request), await caller_of(request)
@@ -157,13 +166,20 @@ async def get_task(request: Request, task_id: str) -> Response:
     found = (await service.db.read(store.read_tasks, [task_id], caller.id)).get(task_id)
     rules.check_task(found.owner_id if found else None, task_id, caller)
     assert found is not None
+    await _check_results(request, caller, [found])
     results = await _results(service, [found])
     return json_response(task_document(found, results.get(found.seq)))
 
 
 @router.post(
     "/v2/batch_status",
-    **described("Many tasks, with their results", body=BatchStatusRequest, returns=BatchStatus, tag="tasks"),
+    **described(
+        "Many tasks, with their results",
+        body=BatchStatusRequest,
+        returns=BatchStatus,
+        errors=[LoginRequired, Forbidden],
+        tag="tasks",
+    ),
 )
 async def get_batch_status(request: Request) -> Response:
     service, caller = service_of(request), await caller_of(request)
@@ -172,6 +188,7 @@ async def get_batch_status(request: Request) -> Response:
         raise InvalidRequest(f"member 'task_ids' may hold at most {_STATUS_LIMIT_IDS} ids, this one has {len(wanted)}.")
     ids = {canonical_uuid(text, f"member 'task_ids[{at}]'"): text for at, text in enumerate(wanted)}
     tasks = await service.db.read(store.read_tasks, list(ids), caller.id)
+    await _check_results(request, caller, list(tasks.values()))
     pages = list(_pages([tasks[task_id] for task_id in ids if task_id in tasks]))
     if len(pages) > 1:
         return StreamingResponse(_stream_status(service, pages, ids), media_type="application/json")
@@ -216,11 +233,67 @@ async def _answer_submission(request: Request, endpoint_id: str) -> Response:
     key = rules.idempotency_key(request.headers.get(IDEMPOTENCY_HEADER))
     plan = _plan(service, caller, endpoint_id, decode_json(body, _submission), key)
     if key is not None:
-        return json_response(await _submit(service, plan))
+        return _submit_answer(await _submit_judged(request, plan))
     response = await service.replay.answer_once(
-        fingerprint(caller.id, endpoint_id, body), request.is_disconnected, lambda: _submit(service, plan)
+        fingerprint(caller.id, endpoint_id, body), request.is_disconnected, lambda: _submit_judged(request, plan)
     )
-    return json_response(response)
+    return _submit_answer(response)
+
+
+def _submit_answer(response: SubmitResponse) -> Response:
+    return json_response(response if response.ha_warning is not None else to_document(response))
+
+
+async def _submit_judged(request: Request, plan: SubmissionPlan) -> SubmitResponse:
+    """Store a submission; a refusal is recorded."""
+    service, address = service_of(request), peer_of(request)
+    try:
+        try:
+            return await _submit(service, plan, address)
+        except LoginRequired:
+            caller = await _seen_anew(request, plan.caller)
+            if caller is None:
+                raise
+            return await _submit(service, replace(plan, caller=caller), address)
+    except Forbidden as exc:
+        await _note_refusal(request, plan.caller, "task.submit", plan.endpoint_id, exc)
+        raise
+
+
+async def _check_results(request: Request, caller: Identity, found: Sequence[TaskRow]) -> None:
+    """See `store.check_results`. A refusal is recorded."""
+    guarded = [task for task in found if task.policy_id is not None]
+    if not guarded:
+        return
+    service = service_of(request)
+    try:
+        try:
+            await service.db.read(store.check_results, guarded, caller, service.clock())
+        except LoginRequired:
+            fresh = await _seen_anew(request, caller)
+            if fresh is None:
+                raise
+            await service.db.read(store.check_results, guarded, fresh, service.clock())
+    except Forbidden as exc:
+        await _note_refusal(request, caller, "task.read", guarded[0].endpoint_id, exc)
+        raise
+
+
+async def _seen_anew(request: Request, caller: Identity) -> Identity | None:
+    """The caller, if they have proved themselves again since we looked last; what is remembered of tokens may be a
+    minute old.
+    """
+    service = service_of(request)
+    service.authenticator.forget(token_hash(bearer_token(request.headers.get("authorization")) or ""))
+    fresh = await service.authenticator.identify(request)
+    return None if fresh.authentications == caller.authentications else fresh
+
+
+async def _note_refusal(request: Request, caller: Identity, action: str, endpoint_id: str, exc: Forbidden) -> None:
+    service, actor = service_of(request), actor_of(caller, peer_of(request))
+    detail = {"code": exc.wire_code, "policy_id": exc.detail.get("policy_id")}
+    noted = partial(record, at=service.clock(), outcome="refused", detail=detail)
+    await service.db.write(noted, actor, action, "endpoint", endpoint_id)
 
 
 def _plan(
@@ -236,7 +309,7 @@ def _plan(
     )
 
 
-async def _submit(service: Service, plan: SubmissionPlan) -> SubmitResponse:
+async def _submit(service: Service, plan: SubmissionPlan, address: str | None) -> SubmitResponse:
     """Store a submission; the relay hears of it before the caller does."""
     relay, queue_limit = service.relay, service.queue_limit
 
@@ -254,7 +327,14 @@ async def _submit(service: Service, plan: SubmissionPlan) -> SubmitResponse:
     await queue_limit.prepare(plan.endpoint_id)
     try:
         submitted = await service.db.write(
-            store.submit, plan, relay.codes, service.clock(), queue_limit.check, then=committed
+            store.submit,
+            plan,
+            relay.codes,
+            service.clock(),
+            queue_limit.check,
+            address,
+            service.settings.audit_submissions,
+            then=committed,
         )
     except EndpointQueueFull:
         relay.measures.queue_full += 1
@@ -274,13 +354,14 @@ async def _submit(service: Service, plan: SubmissionPlan) -> SubmitResponse:
 
 
 async def _submit_part(
-    service: Service, caller: Identity, endpoint_id: str, part: SubmitRequest
+    request: Request, caller: Identity, endpoint_id: str, part: SubmitRequest
 ) -> Sequence[SubmitResultV2]:
     """One function at one endpoint; what is refused is refused as a whole, and told task by task."""
+    service = service_of(request)
     (function_id,) = part.tasks
     try:
         target = canonical_uuid(endpoint_id, "an endpoint id in member 'tasks'")
-        response = await _submit(service, _plan(service, caller, target, part, None))
+        response = await _submit_judged(request, _plan(service, caller, target, part, None))
     except ApiError as exc:
         failed = SubmitResultV2(status="Failed", http_status_code=exc.http_status, reason=exc.message)
         return [failed] * len(part.tasks[function_id])

@@ -12,7 +12,7 @@ from typing import Any
 
 from farcall.service.accounts.rules import Identity
 from farcall.service.endpoints.rules import Endpoint, check_use
-from farcall.service.functions.rules import Function, is_usable, size_in_bytes
+from farcall.service.functions.rules import Function, is_usable, size_in_bytes, why_not_usable
 from farcall.service.ids import canonical_uuid, new_id, new_ids
 from farcall.service.web.bodies import encode_text
 from farcall.wire.errors import (
@@ -36,6 +36,7 @@ __all__ = [
     "check_replay",
     "check_submission",
     "check_task",
+    "ha_warning",
     "idempotency_key",
     "plan_submission",
 ]
@@ -168,9 +169,12 @@ def check_submission(
                 f"There is no function {function_id}. Was it deleted, or registered at another service?",
                 {"function_id": function_id},
             )
-        if not is_usable(function, plan.caller.id):
+        if not is_usable(function, plan.caller):
+            raise FunctionNotPermitted(why_not_usable(function, plan.caller), {"function_id": function_id})
+        if function.ha_endpoint_id not in (None, endpoint.id):
             raise FunctionNotPermitted(
-                f"You may not run function {function_id}: it belongs to somebody else and is not public.",
+                f"Function {function_id} is for high assurance and runs only at endpoint {function.ha_endpoint_id}, "
+                f"not at {endpoint.id}.",
                 {"function_id": function_id},
             )
         if endpoint.allowed_functions is not None and function_id not in endpoint.allowed_functions:
@@ -180,6 +184,20 @@ def check_submission(
             )
     if group is not None and group.owner_id != plan.caller.id:
         raise Forbidden(f"Task group {group.id} belongs to somebody else.")
+
+
+def ha_warning(endpoint: Endpoint, functions: Mapping[str, Function]) -> str | None:
+    """What people should know of a submission that is accepted; None: nothing."""
+    if not endpoint.high_assurance:
+        return None
+    ordinary = sorted(function.id for function in functions.values() if function.ha_endpoint_id is None)
+    if not ordinary:
+        return None
+    return (
+        f"Endpoint {endpoint.id} is one for high assurance, and function {ordinary[0]} is an ordinary one: it can run "
+        f"elsewhere, and is kept until somebody deletes it. Register it with ha_endpoint_id={endpoint.id!r} if it "
+        "contains anything to protect."
+    )
 
 
 def check_replay(plan: SubmissionPlan, earlier: SubmitResponse) -> None:

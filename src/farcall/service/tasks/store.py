@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from farcall.service.accounts.rules import Identity
+from farcall.service.audit.rules import actor_of
+from farcall.service.audit.store import record
 from farcall.service.db.sql import Insert, Prepared, PreparedIn, next_numbers
 from farcall.service.db.tables import (
+    endpoints,
     idempotency_keys,
     submissions,
     task_groups,
@@ -21,13 +24,14 @@ from farcall.service.db.tables import (
     tasks,
 )
 from farcall.service.endpoints.store import find_endpoint
-from farcall.service.functions.store import find_functions, read_codes
+from farcall.service.functions.store import find_functions, note_runs, read_codes
+from farcall.service.policies.store import check_policy_of
 from farcall.service.relay.results import TaskRef
-from farcall.service.relay.store import Recorded, StoredTask, SubmissionHeaders, end_tasks
+from farcall.service.relay.store import Recorded, StoredTask, SubmissionHeaders, end_tasks, is_protected
 from farcall.service.tasks import rules
 from farcall.service.tasks.rules import Group, SubmissionPlan
 from farcall.service.web.bodies import encode_text
-from farcall.wire.errors import TaskGroupNotFound
+from farcall.wire.errors import ApiError, TaskGroupNotFound
 from farcall.wire.rest import SubmitResponse
 from farcall.wire.states import TaskState
 
@@ -37,6 +41,7 @@ __all__ = [
     "Submitted",
     "TaskRow",
     "cancel_task",
+    "check_results",
     "count_by_state",
     "count_open",
     "read_group",
@@ -66,7 +71,12 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """A task without its result. Times are Unix seconds."""
+    """A task without its result. Times are Unix seconds.
+
+    Attributes:
+        policy_id: of the authentication policy that whoever reads the result must satisfy: that of its endpoint, if
+            it is one for high assurance; "" if that has none any more; None: none is needed.
+    """
 
     seq: int
     id: str
@@ -75,6 +85,8 @@ class TaskRow:
     created_at: float
     completed_at: float | None
     data_chars: int
+    endpoint_id: str = ""
+    policy_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +114,20 @@ def submit(
     known_codes: Collection[str],
     now: float,
     admit: Callable[[str, int], None] | None = None,
+    address: str | None = None,
+    is_recorded: bool = True,
 ) -> Submitted:
     """Store a submission, or find the answer that was given to the same request before.
 
     Args:
         known_codes: functions whose code the relay has in memory.
         admit: raises if the endpoint cannot take so many more tasks; not asked for a repetition.
+        address: where the request came from.
+        is_recorded: whether the audit table shall know of it.
 
     Raises:
         ApiError: see `rules.check_submission`, `rules.check_replay`. Nothing is written then.
+        LoginRequired: see `policies.rules.check_policy`.
     """
     if plan.idempotency_key is not None:
         earlier = _EARLIER.scalar(conn, who=plan.caller.id, what=plan.idempotency_key)
@@ -124,7 +141,12 @@ def submit(
             )
     found = find_functions(conn, plan.function_ids)
     group = _find_group(conn, plan.group_id)
-    rules.check_submission(plan, find_endpoint(conn, plan.endpoint_id), found, group)
+    endpoint = find_endpoint(conn, plan.endpoint_id, plan.caller)
+    rules.check_submission(plan, endpoint, found, group)
+    assert endpoint is not None
+    if endpoint.policy_id is not None:
+        what = f"running functions on endpoint {endpoint.id}"
+        check_policy_of(conn, endpoint.policy_id, plan.caller, now=now, what=what)
     if admit is not None:
         admit(plan.endpoint_id, len(plan.calls))
     first = next_numbers(conn, "tasks", len(plan.calls))
@@ -140,6 +162,12 @@ def submit(
         )
         for at, call in enumerate(plan.calls)
     ]
+    response = plan.response
+    if endpoint.high_assurance:
+        response = replace(response, ha_warning=rules.ha_warning(endpoint, found))
+        note_runs(conn, [each.id for each in found.values() if each.ha_endpoint_id is not None], now)
+    if is_recorded:
+        _record(conn, plan, address, now)
     _write_group(conn, plan, group, now)
     headers = _write_submission(conn, plan, first)
     caller_id, group_id, endpoint_id, state = plan.caller.id, plan.group_id, plan.endpoint_id, TaskState.RECEIVED.value
@@ -152,9 +180,9 @@ def submit(
     )
     _ADD_PAYLOADS.run(conn, [(each.seq, each.payload) for each in stored])
     if plan.idempotency_key is not None:
-        _REMEMBER.run(conn, [(caller_id, plan.idempotency_key, encode_text(plan.response), now)])
+        _REMEMBER.run(conn, [(caller_id, plan.idempotency_key, encode_text(response), now)])
     return Submitted(
-        response=plan.response,
+        response=response,
         endpoint_id=endpoint_id,
         tasks=stored,
         headers=headers,
@@ -174,7 +202,9 @@ def cancel_task(
     row = conn.execute(_REF, {"id": task_id}).first()
     rules.check_task(row.owner_id if row else None, task_id, caller)
     assert row is not None
-    ref = TaskRef(row.seq, row.id, row.group_id, row.owner_id, row.endpoint_id, TaskState(row.state))
+    ref = TaskRef(
+        row.seq, row.id, row.group_id, row.owner_id, row.endpoint_id, TaskState(row.state), bool(row.is_protected)
+    )
     recorded = end_tasks(conn, [ref], TaskState.CANCELLED, code, text, now)
     return (TaskState.CANCELLED if recorded.ended else ref.state), recorded
 
@@ -191,6 +221,8 @@ def read_tasks(conn: Connection, task_ids: Sequence[str], owner_id: str) -> dict
             row.created_at,
             row.completed_at,
             row.data_chars or 0,
+            row.endpoint_id,
+            (row.authentication_policy_id or "") if row.high_assurance else None,
         )
     return found
 
@@ -246,6 +278,32 @@ def count_open(conn: Connection, endpoint_id: str) -> int:
 def _find_group(conn: Connection, group_id: str) -> Group | None:
     row = _GROUP.first(conn, id=group_id)
     return None if row is None else Group(id=row.id, owner_id=row.owner_id, has_queue=bool(row.has_queue))
+
+
+def _record(conn: Connection, plan: SubmissionPlan, address: str | None, now: float) -> None:
+    detail = {"task_group_id": plan.group_id, "tasks": len(plan.calls), "functions": list(plan.function_ids[:100])}
+    record(conn, actor_of(plan.caller, address), "task.submit", "endpoint", plan.endpoint_id, at=now, detail=detail)
+
+
+def check_results(conn: Connection, found: Sequence[TaskRow], caller: Identity, now: float) -> None:
+    """Whether the caller may read the results of these tasks of theirs: those for high assurance want the policy
+    of their endpoint satisfied now.
+
+    Raises:
+        LoginRequired, Forbidden, Conflict: see `policies.store.check_policy_of`; member `task_ids` of the error
+            lists the tasks that it is about.
+    """
+    by_policy: dict[str, list[TaskRow]] = {}
+    for task in found:
+        if task.policy_id is not None and task.state.is_terminal:
+            by_policy.setdefault(task.policy_id, []).append(task)
+    for policy_id, guarded in by_policy.items():
+        what = f"reading results of the high-assurance endpoint {guarded[0].endpoint_id}"
+        try:
+            check_policy_of(conn, policy_id, caller, now=now, what=what)
+        except ApiError as exc:
+            exc.detail["task_ids"] = [task.id for task in guarded]
+            raise
 
 
 def _write_group(conn: Connection, plan: SubmissionPlan, group: Group | None, now: float) -> None:
@@ -320,7 +378,7 @@ _GROUP_TASKS = (
     select(tasks.c.id, tasks.c.created_at).where(tasks.c.group_id == bindparam("group")).order_by(tasks.c.seq)
 )
 _COUNT_OPEN = select(func.count()).select_from(tasks).where(tasks.c.endpoint_id == bindparam("endpoint"), task_is_open)
-_REF = select(tasks).where(tasks.c.id == bindparam("id"))
+_REF = select(tasks, is_protected).where(tasks.c.id == bindparam("id"))
 _TASKS = PreparedIn(
     lambda ids: (
         select(
@@ -331,8 +389,12 @@ _TASKS = PreparedIn(
             tasks.c.created_at,
             tasks.c.completed_at,
             task_results.c.data_chars,
+            tasks.c.endpoint_id,
+            endpoints.c.high_assurance,
+            endpoints.c.authentication_policy_id,
         )
         .join_from(tasks, task_results, task_results.c.task_seq == tasks.c.seq, isouter=True)
+        .join(endpoints, endpoints.c.id == tasks.c.endpoint_id, isouter=True)
         .where(tasks.c.id.in_(ids), tasks.c.owner_id == bindparam("owner"))
     )
 )

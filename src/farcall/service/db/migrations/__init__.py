@@ -15,7 +15,7 @@ from farcall.wire.errors import FarcallError
 
 __all__ = ["HEAD", "SchemaTooNew", "migrate", "migration_sql", "revision_of"]
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The newest revision; a test compares it with the files."""
 
 
