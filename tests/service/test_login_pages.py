@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import policy_world
 import pyotp
 import pytest
 import service_world
@@ -452,6 +453,28 @@ def test_a_demand_for_more_factors_is_met_by_what_the_provider_says(
         told(play, server, story)
     finally:
         server.tell(amr=["pwd"])
+
+
+def test_a_policy_s_largest_age_is_met_by_a_fresh_login_at_the_provider(
+    play: Play, server: OidcServer, visitor: Visitor
+) -> None:
+    async def story(site: Site) -> None:
+        owner = await policy_world.person(site, "owner@local")
+        policy_id = await policy_world.policy(owner, include=["site-a.example"], timeout_s=60)
+        browser = Browser(site)
+        await enter(browser, visitor)
+        await age_logins(site, 100)
+        await browser.get(Program().link(session_required_policies=policy_id))
+        assert browser.answer.url.path == "/login"
+        assert "asks for more" in browser.answer.text
+        button = re.search(r'href="(/login/oidc/site[^"]*)"', browser.answer.text)
+        assert button
+        await browser.get(button[1].replace("&amp;", "&"))
+        assert parameters(browser.left_to)["prompt"] == "login"
+        await through(browser, visitor, "u-ada")
+        assert "Let a program in" in browser.answer.text
+
+    told(play, server, story)
 
 
 def test_identities_are_linked_when_both_have_logged_in_and_the_person_says_yes(
