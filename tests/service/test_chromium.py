@@ -382,7 +382,7 @@ def test_somebody_links_two_identities_and_separates_them(page: Page, place: Pla
     forget_people_of_providers(place)
     name = place.person()
     log_in(page, place, name)
-    page.get_by_role("link", name="Link an identity of Site A").click()
+    page.get_by_role("link", name="Link another identity: Site A").click()
     sign_in_at_the_site(page)
     assert_readable(page)
     assert f"{name}@local" in page.inner_text("main")
