@@ -13,7 +13,7 @@ from farcall.service.accounts.passwords import SHORTEST_PASSWORD, why_weak
 from farcall.service.audit.rules import Actor
 from farcall.service.audit.store import record
 from farcall.service.context import Service, service_of
-from farcall.service.login.rules import Pending, Session, account_key, pending_text, read_pending, safe_next
+from farcall.service.login.rules import Pending, Session, pending_text, read_pending, safe_next
 from farcall.service.login.session import (
     SESSION_COOKIE,
     actor_of_request,
@@ -79,8 +79,7 @@ async def post_login(request: Request) -> Response:
     form = await checked_form(request, service.secret)
     next, name, password = safe_next(form.get("next")), form.get("username", "")[:255], form.get("password", "")
     address = client_address(request)
-    key = account_key(name, service.settings.local_domain)
-    wait_s = service.attempts.begin(key, address, service.clock())
+    wait_s = service.attempts.begin(name, address, time.monotonic())
     if wait_s:
         error = f"That were too many attempts. Wait {max(1, round(wait_s))} seconds, then try again."
         response = _login_page(request, next, 429, username=name, error=error)
@@ -91,7 +90,7 @@ async def post_login(request: Request) -> Response:
     if account is None or not checked.is_right or account.is_disabled:
         await _record_failure(request, account)
         return _login_page(request, next, 403, username=name, error=_WRONG)
-    service.attempts.succeeded(key, address)
+    service.attempts.succeeded(name, address)
     if checked.new_hash is not None:
         await service.db.write(set_password_hash, account.identity_id, checked.new_hash)
     pending = Pending(identity_id=account.identity_id, done=("password",), next=next, at=service.clock())
@@ -206,7 +205,7 @@ async def post_password(request: Request) -> Response:
     if session is None or account is None:
         return redirect("/login?next=/account")
     address = client_address(request)
-    wait_s = service.attempts.begin(account.username, address, service.clock())
+    wait_s = service.attempts.begin(account.username, address, time.monotonic())
     if wait_s:
         error = f"That were too many attempts. Wait {max(1, round(wait_s))} seconds, then try again."
         return await account_page(request, session, 429, error=error)

@@ -26,7 +26,6 @@ __all__ = [
     "Session",
     "Step",
     "Unmet",
-    "account_key",
     "cookie_hash",
     "demand_of_query",
     "login_after",
@@ -95,12 +94,6 @@ class Pending:
     done: tuple[str, ...]
     next: str
     at: float
-
-
-def account_key(name: str, local_domain: str) -> str:
-    """One text for each account, however its name is typed: to count attempts by."""
-    plain = name.strip().lower()
-    return plain if "@" in plain else f"{plain}@{local_domain}"
 
 
 def login_after(query: Mapping[str, str]) -> float | None:

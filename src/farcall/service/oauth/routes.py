@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any, Final
@@ -367,7 +368,7 @@ async def post_device(request: Request) -> Response:
 async def _device_for(request: Request, session: Session, typed: str) -> tuple[DeviceRow, Client] | Response:
     """The device whose code was typed; or the page that is to be shown instead."""
     service = service_of(request)
-    wait_s = service.code_guesses.attempt(session.person_id, service.clock())
+    wait_s = service.code_guesses.attempt(session.person_id, time.monotonic())
     if wait_s:
         error = f"That were too many wrong codes. Wait {max(1, round(wait_s))} seconds, then try again."
         return _device_page(request, typed, error, 429)
@@ -459,7 +460,7 @@ async def _answered(request: Request, ask: Callable[[], Awaitable[Answer]]) -> R
     service, address = service_of(request), address_key(client_address(request))
     if service.rate.take(f"address {address}", service.clock()):
         raise RateLimited("Too many requests from this address. Wait a moment.", {"retry_after_s": 1})
-    wait_s = service.secret_guesses.wait_s(address, service.clock())
+    wait_s = service.secret_guesses.wait_s(address, time.monotonic())
     if wait_s:
         raise RateLimited(
             "Too many requests from this address had a wrong client id or secret. Wait, and correct them.",
@@ -467,7 +468,7 @@ async def _answered(request: Request, ask: Callable[[], Awaitable[Answer]]) -> R
         )
     answer = await ask()
     if answer.is_bad_client:
-        service.secret_guesses.attempt(address, service.clock())
+        service.secret_guesses.attempt(address, time.monotonic())
     if answer.is_revoking:
         service.watch.revoked(answer.cuts)
     return json_response(dict(answer.document), answer.status, dict(answer.headers))
