@@ -57,7 +57,7 @@ def test_a_function_for_a_group_is_run_by_its_members_and_nobody_else(play: Play
 # --- shares
 
 
-def test_an_endpoint_is_shared_with_people_and_groups_until_that_is_taken_back(play: Play) -> None:
+def test_an_endpoint_is_shared_with_people_and_groups_until_that_is_taken_back(play: Play, store_url: str) -> None:
     async def story(site: Site) -> None:
         lab = await group(site, "lab")
         ada, bob, eve = [await person(site, f"{name}@example.org") for name in ("ada", "bob", "eve")]
@@ -86,7 +86,7 @@ def test_an_endpoint_is_shared_with_people_and_groups_until_that_is_taken_back(p
         assert [each.outcome for each in await told(site, "endpoint.share")] == ["done"]
         assert len(await told(site, "endpoint.unshare")) == 2
 
-    play(story)
+    play(story, store=store_url)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_domains_are_those_of_the_persons_identities(play: Play) -> None:
     play(story)
 
 
-def test_a_changed_policy_counts_from_the_next_request_on(play: Play) -> None:
+def test_a_changed_policy_counts_from_the_next_request_on(play: Play, store_url: str) -> None:
     async def story(site: Site) -> None:
         ada = await person(site, "ada@example.org")
         policy_id = await policy(ada)
@@ -178,7 +178,7 @@ def test_a_changed_policy_counts_from_the_next_request_on(play: Play) -> None:
         await ada.caller.ask("DELETE", f"/v3/policies/{policy_id}")
         await ada.caller.ask("GET", f"/v3/policies/{policy_id}", status=404)
 
-    play(story)
+    play(story, store=store_url)
 
 
 def test_a_registration_names_a_policy_that_its_owner_may_use(play: Play) -> None:
@@ -269,7 +269,7 @@ def test_high_assurance_says_what_is_missing_and_cannot_be_switched(play: Play) 
     play(story, amqp_advertised_scheme="amqps")
 
 
-def test_results_of_high_assurance_are_read_through_the_policy_and_only_announced(play: Play) -> None:
+def test_results_of_high_assurance_are_read_through_the_policy_and_only_announced(play: Play, store_url: str) -> None:
     async def story(site: Site) -> None:
         ada = await person(site, "ada@example.org")
         endpoint_id = await guarded_endpoint(ada, await policy(ada, timeout_s=60))
@@ -297,7 +297,7 @@ def test_results_of_high_assurance_are_read_through_the_policy_and_only_announce
         assert (await ada.caller.ask("GET", f"/v2/tasks/{task_id}"))["result"] == "secret"
         assert [each.outcome for each in await told(site, "task.read")] == ["refused", "refused"]
 
-    play(story, amqp_advertised_scheme="amqps")
+    play(story, store=store_url, amqp_advertised_scheme="amqps")
 
 
 def test_a_function_for_high_assurance_runs_only_at_its_endpoint(play: Play) -> None:
@@ -318,7 +318,7 @@ def test_a_function_for_high_assurance_runs_only_at_its_endpoint(play: Play) -> 
     play(story, amqp_advertised_scheme="amqps")
 
 
-def test_a_function_for_high_assurance_is_deleted_90_days_after_its_last_task(play: Play) -> None:
+def test_a_function_for_high_assurance_is_deleted_90_days_after_its_last_task(play: Play, store_url: str) -> None:
     async def story(site: Site) -> None:
         ada = await person(site, "ada@example.org")
         endpoint_id = await guarded_endpoint(ada, await policy(ada, high_assurance=True))
@@ -337,7 +337,7 @@ def test_a_function_for_high_assurance_is_deleted_90_days_after_its_last_task(pl
         assert [each.object_id for each in await told(site, "function.expire")] == [unused, used]
         await ada.caller.submit(endpoint_id, used, status=404)
 
-    play(story, amqp_advertised_scheme="amqps")
+    play(story, store=store_url, amqp_advertised_scheme="amqps")
 
 
 def test_a_repeated_submission_gets_the_same_warning(play: Play) -> None:
