@@ -520,7 +520,12 @@ def test_a_revoked_program_and_all_that_it_was_given_are_void_at_once(play: Play
         code = await let_in(await logged_in(site), program)
         given = await ask_token(site, auth=(client.id, secret), **program.form(code))
         await bearer(site, "/v3/whoami", own["access_token"])
-        await site.service.db.write(revoke_client, "a gateway", ME, site.clock.now)
+        document = {"endpoint_name": "here", "direct": True, "metadata": {}}
+        headers = {"authorization": f"Bearer {own['access_token']}"}
+        endpoint = (await site.client.post("/v3/endpoints", json=document, headers=headers)).json()
+        _, cuts = await site.service.db.write(revoke_client, "a gateway", ME, site.clock.now)
+        assert {cut.id for cut in cuts} >= {client.id, endpoint["endpoint_id"]}
+        assert len(cuts) == 3  # and the person who had logged in through it
         await site.service.watch.look()
         await bearer(site, "/v3/whoami", own["access_token"], 401)
         await bearer(site, "/v3/whoami", given["access_token"], 401)

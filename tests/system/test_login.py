@@ -22,6 +22,7 @@ from farcall.wire.auth import COMPUTE_SCOPE, OFFICIAL_CLIENT_ID
 from web_browser import Program, WebBrowser, parameters
 
 PASSWORD = "correct horse battery"
+GLOBUS_SDK = "globus-sdk>=4.9,<5"
 CUT_S = 5
 """What an operator takes away is void everywhere within this."""
 
@@ -58,15 +59,18 @@ print("logged out", flush=True)
 def official_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Python with the official library, apart from ours."""
     home = tmp_path_factory.mktemp("official")
-    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
     python = home / "bin" / "python"
-    done = subprocess.run(
-        [str(python), "-m", "pip", "install", "--quiet", "globus-sdk>=4.9,<5"], capture_output=True, text=True
-    )
-    if done.returncode != 0:
-        if os.environ.get("CI"):
-            pytest.fail(f"globus-sdk cannot be installed: {done.stderr[-500:]}")
-        pytest.skip("globus-sdk cannot be installed (no network?)")
+    uv = Path(sys.executable).parent / "uv"
+    if uv.exists():
+        commands = [[uv, "venv", "--quiet", home], [uv, "pip", "install", "--quiet", "--python", python, GLOBUS_SDK]]
+    else:
+        commands = [[sys.executable, "-m", "venv", home], [python, "-m", "pip", "install", "--quiet", GLOBUS_SDK]]
+    for command in commands:
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        if done.returncode != 0:
+            if os.environ.get("CI"):
+                pytest.fail(f"globus-sdk cannot be installed: {done.stderr[-500:]}")
+            pytest.skip("globus-sdk cannot be installed (no network?)")
     return str(python)
 
 

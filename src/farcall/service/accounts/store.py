@@ -241,6 +241,7 @@ def accounts_version(conn: Connection) -> int:
 
 def revoke_token(conn: Connection, hashed: str, now: float) -> bool:
     """From now on the token does not count. False if it did not before."""
+    bump_accounts_version(conn)
     statement = update(tokens).where(tokens.c.hash == hashed, tokens.c.revoked_at.is_(None)).values(revoked_at=now)
     return conn.execute(statement).rowcount > 0
 

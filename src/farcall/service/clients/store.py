@@ -81,11 +81,12 @@ def revoke_client(conn: Connection, name_or_id: str, actor: Actor, now: float) -
     conn.execute(
         update(identities).where(identities.c.id == client.id, identities.c.kind == "client").values(disabled_at=now)
     )
-    concerned = set(void_tokens(conn, tokens.c.client_id == client.id, now=now))
+    concerned = void_tokens(conn, tokens.c.client_id == client.id, now=now)
+    cuts = cut_broker_logins(conn, [each for each in concerned if each != client.id], now=now)
     if client.is_confidential:
-        concerned.add(client.id)
+        cuts = [*cuts, *cut_broker_logins(conn, [client.id], now=now, with_endpoints=True)]
     record(conn, actor, "client.revoke", "client", client.id, at=now, detail={"name": client.name})
-    return client, cut_broker_logins(conn, sorted(concerned), now=now)
+    return client, cuts
 
 
 def _one_client(conn: Connection, name_or_id: str) -> Client:
