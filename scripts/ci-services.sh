@@ -29,7 +29,19 @@ haproxy() {
     need haproxy "/usr/sbin/haproxy"
 }
 
+nodejs() { # for the OpenID Connect provider; npm fetches its package at the first test
+    need nodejs "/usr/bin/node"
+    need npm "/usr/bin/npm"
+}
+
+chromium() { # for the tests of the login pages
+    need chromium "/usr/bin/chromium"
+    need fonts-dejavu-core "/usr/share/fonts/truetype/dejavu"
+}
+
 missing=0
 postgresql
 haproxy
+nodejs
+chromium
 exit $((missing * 69))

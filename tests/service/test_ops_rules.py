@@ -168,7 +168,7 @@ def test_the_command_line_counts_before_the_environment_before_the_file(tmp_path
 def test_every_setting_can_be_made_in_the_environment() -> None:
     given = found()
     env = {f"FARCALL_{each.name.upper()}": str(getattr(given.settings, each.name)) for each in fields(ServiceSettings)}
-    env = {name: "7" if value == "None" else value for name, value in env.items()}
+    env = {name: {"None": "7", "()": "[]"}.get(value, value) for name, value in env.items()}
     special = {"FARCALL_AMQP_ADVERTISED_SCHEME": "amqps", "FARCALL_TRUSTED_PROXIES": "10.0.0.1, 10.0.0.2"}
     env |= special
     again = found(env=env)

@@ -253,6 +253,27 @@ def reset_password(store: _Store, name: str, password_stdin: bool, keep_logins: 
     _show_password("Changed", person.id, person.username, None if password_stdin else password, as_json)
 
 
+@_command(user, "remove-factor")
+@click.argument("name")
+def remove_factor(store: _Store, name: str, as_json: bool) -> None:
+    """Forget the second factor of NAME and its recovery codes, for somebody who has lost both. Be sure who asks."""
+    from farcall.service.audit.store import record
+    from farcall.service.factors.store import remove_totp
+    from farcall.service.users.store import one_person
+
+    def change(conn: Connection) -> tuple[str, bool]:
+        person = one_person(conn, name, store.settings.local_domain)
+        is_removed = remove_totp(conn, person.id)
+        if is_removed:
+            detail = {"username": person.username}
+            record(conn, store.actor, "user.totp-remove", "user", person.id, at=time.time(), detail=detail)
+        return person.username, is_removed
+
+    username, is_removed = store.run(change)
+    text = f"{username} {'has no second factor any more' if is_removed else 'had no second factor'}."
+    _done(as_json, text, username=username, removed=is_removed)
+
+
 def _password(username: str, is_given: bool) -> tuple[str, str]:
     """A password and what is stored of it."""
     from farcall.service.accounts.passwords import check_new_password, hash_password

@@ -284,10 +284,12 @@ def check(store: str | None, settings_file: Path | None, data_dir: Path | None, 
     Exit status 69 if a service could not work like this.
     """
     from farcall.service.db.upkeep import check_store
+    from farcall.service.oidc.check import check_providers
     from farcall.service.tls import check_tls
 
+    logging.getLogger("farcall").addHandler(logging.NullHandler())  # what is wrong is said below
     settings = _effective(settings_file, {"store": store, "data_dir": data_dir}).settings
-    findings = [*check_store(settings.store_url), *check_tls(settings)]
+    findings = [*check_store(settings.store_url), *check_tls(settings), *check_providers(settings.oidc)]
     ok = all(finding.status != "failed" for finding in findings)
     if as_json:
         click.echo(json.dumps({"ok": ok, "findings": [vars(finding) for finding in findings]}))

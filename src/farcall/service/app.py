@@ -26,12 +26,15 @@ from farcall.service.context import Service
 from farcall.service.db.engine import Database
 from farcall.service.db.upkeep import upgrade_store
 from farcall.service.endpoints import routes as endpoints_routes
+from farcall.service.factors import routes as factors_routes
 from farcall.service.functions import routes as functions_routes
 from farcall.service.login import routes as login_routes
 from farcall.service.login.store import forget_sessions
 from farcall.service.oauth import routes as oauth_routes
 from farcall.service.oauth.keys import SigningKeys
 from farcall.service.oauth.store import forget_expired
+from farcall.service.oidc import routes as oidc_routes
+from farcall.service.oidc.login import OidcLogins
 from farcall.service.ops import routes as ops_routes
 from farcall.service.ops.health import Health
 from farcall.service.ops.queues import QueueLimit, StateCounts
@@ -52,14 +55,8 @@ __all__ = ["create_app", "open_service"]
 _logger = logging.getLogger(__name__)
 _KEPT_S = 7 * 24 * 3600.0
 _PARTS = (
-    tasks_routes,
-    functions_routes,
-    endpoints_routes,
-    policies_routes,
-    accounts_routes,
-    login_routes,
-    oauth_routes,
-    ops_routes,
+    *(tasks_routes, functions_routes, endpoints_routes, policies_routes, accounts_routes),
+    *(login_routes, factors_routes, oidc_routes, oauth_routes, ops_routes),
 )
 
 
@@ -104,6 +101,8 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         closing.push_async_callback(watch.stop)
         passwords = Passwords()
         closing.callback(passwords.close)
+        oidc = OidcLogins(settings.oidc, secret, clock)
+        closing.push_async_callback(oidc.close)
         yield Service(
             settings=settings,
             db=db,
@@ -112,9 +111,12 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
             watch=watch,
             passwords=passwords,
             attempts=Attempts(),
+            factor_guesses=Attempts(),
             code_guesses=Throttle(free=10),
             secret_guesses=Throttle(free=30, longest_s=900.0),
+            device_rate=RateLimit(0.5, 60),
             signing_keys=SigningKeys(db),
+            oidc=oidc,
             replay=Replay(clock, settings.replay_window_s),
             rate=RateLimit(settings.requests_per_s, settings.request_burst),
             queue_limit=queue_limit,

@@ -16,6 +16,7 @@ from farcall.service.accounts.throttle import Attempts, Throttle
 from farcall.service.accounts.watch import AccountsWatch
 from farcall.service.db.engine import Database
 from farcall.service.oauth.keys import SigningKeys
+from farcall.service.oidc.login import OidcLogins
 from farcall.service.ops.health import Health
 from farcall.service.ops.queues import QueueLimit, StateCounts
 from farcall.service.ops.rate import RateLimit
@@ -40,7 +41,9 @@ class Service:
     Attributes:
         watch: told what was revoked; notices what was revoked elsewhere.
         attempts: slows guessing of passwords; `code_guesses` (by person) and `secret_guesses` (by address) likewise
-            of the codes of devices, and of the secrets of programs.
+            of the codes of devices, and of the secrets of programs; `factor_guesses` of second factors.
+        device_rate: logins on other devices that may be begun from one address; anybody may, and each is a row.
+        oidc: the providers that people can log in with.
         secret: key of the broker passwords.
         amqp_port: where the broker listens.
         certificate: of HTTPS and AMQPS; None: without TLS.
@@ -55,9 +58,12 @@ class Service:
     watch: AccountsWatch
     passwords: Passwords
     attempts: Attempts
+    factor_guesses: Attempts
     code_guesses: Throttle
     secret_guesses: Throttle
+    device_rate: RateLimit
     signing_keys: SigningKeys
+    oidc: OidcLogins
     replay: Replay
     rate: RateLimit
     queue_limit: QueueLimit

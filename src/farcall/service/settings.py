@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from farcall.service.oidc.provider import OidcProvider
 from farcall.wire import limits
 
 __all__ = ["ServiceSettings"]
@@ -47,6 +48,7 @@ class ServiceSettings:
         ha_function_retention_s: a function for high assurance is deleted so long after its last task.
         audit_submissions: whether each request that submits tasks is recorded in the audit table.
         log_format: text for people, or one JSON object per line.
+        oidc: providers to log in with, in the order of their buttons.
     """
 
     data_dir: Path
@@ -66,6 +68,8 @@ class ServiceSettings:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     metrics_access: Literal["local", "token", "open", "off"] = "local"
+
+    oidc: tuple[OidcProvider, ...] = ()
 
     requests_per_s: float = 200.0
     request_burst: int = 400

@@ -7,12 +7,13 @@ everywhere at once. Reads the file; everything else is values in, values out.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -123,6 +124,9 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         values[name] = _converted(name, value, kinds[name], f"the settings file {path}")
     for name in _PATHS & values.keys():
         values[name] = path.absolute().parent / values[name].expanduser()
+    for name, value in values.items():
+        if isinstance(value, tuple) and value and is_dataclass(value[0]):
+            values[name] = tuple(_anchored(table, path.absolute().parent) for table in value)
     return values
 
 
@@ -136,12 +140,18 @@ def shown(name: str, value: Any) -> str:
         return ",".join(map(str, value))
     if value and _SECRET_NAME.search(name):
         return _MASK
+    if isinstance(value, tuple):
+        return ", ".join(shown(name, each) for each in value) or "(none)"
+    if is_dataclass(value):
+        members = ((field.name, getattr(value, field.name), field.default) for field in fields(value))
+        said = (f"{member} = {shown(member, it)}" for member, it, default in members if it != default)
+        return "{" + ", ".join(said) + "}"
     return _SECRET_IN_URL.sub(rf"\1:{_MASK}@", str(value))
 
 
-def _kinds() -> dict[str, Any]:
-    hints = typing.get_type_hints(ServiceSettings)
-    return {field.name: hints[field.name] for field in fields(ServiceSettings)}
+def _kinds(settings: type = ServiceSettings) -> dict[str, Any]:
+    hints = typing.get_type_hints(settings)
+    return {field.name: hints[field.name] for field in fields(settings)}
 
 
 def _nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
@@ -171,6 +181,9 @@ def _parsed_yaml(path: Path, text: str) -> Any:
 def _converted(name: str, value: Any, kind: Any, where: str, *, is_text: bool = False) -> Any:
     """`value` as the type of its field. `is_text`: whatever it is, it was written as text."""
     options = _options(kind)
+    table = _table_of(kind)
+    if table is not None:
+        return _tables(name, value, table, where, is_text=is_text)
     for option in options:
         found = _as(option, value, is_text=is_text)
         if found is not MISSING:
@@ -179,6 +192,50 @@ def _converted(name: str, value: Any, kind: Any, where: str, *, is_text: bool = 
             return found
     allowed = " or ".join(_in_words(option) for option in options if option is not type(None))
     raise SettingsError(f"'{name}' in {where} must be {allowed}, not {shown(name, value)!r}.")
+
+
+def _table_of(kind: Any) -> Any:  # the dataclass, if `kind` is a tuple of such; else None
+    inner = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else None
+    return inner if is_dataclass(inner) else None
+
+
+def _tables(name: str, value: Any, table: Any, where: str, *, is_text: bool) -> tuple[Any, ...]:
+    """A list of tables, as a tuple of the dataclass `table`; text is JSON."""
+    if is_text:
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise SettingsError(f"'{name}' in {where} must be a list of tables ([[{name}]]; in the environment: JSON).")
+    kinds = _kinds(table)
+    found = []
+    for number, members in enumerate(value, 1):
+        place = f"[[{name}]] number {number} of {where}"
+        for member in members:
+            if member not in kinds:
+                near = _nearest(str(member), kinds)
+                raise SettingsError(
+                    f"'{member}' in {place} is no setting." + (f" Did you mean '{near}'?" if near else "")
+                )
+        missing = [each.name for each in fields(table) if each.default is MISSING and each.name not in members]
+        if missing:
+            raise SettingsError(f"'{missing[0]}' is missing in {place}.")
+        try:
+            found.append(table(**{key: _converted(key, it, kinds[key], place) for key, it in members.items()}))
+        except ValueError as exc:
+            raise SettingsError(f"In {place}, {exc}.") from exc
+    names = [getattr(each, "name", number) for number, each in enumerate(found)]
+    if len(set(names)) < len(names):
+        raise SettingsError(f"Two of the [[{name}]] in {where} have the same name.")
+    return tuple(found)
+
+
+def _anchored(table: Any, directory: Path) -> Any:  # the same dataclass
+    """With paths that are relative to the file they are written in."""
+    members = {field.name: getattr(table, field.name) for field in fields(table)}
+    paths = {name: directory / it.expanduser() for name, it in members.items() if isinstance(it, Path)}
+    return replace(table, **paths)
 
 
 def _options(kind: Any) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from farcall.service.accounts.passwords import SHORTEST_PASSWORD, why_weak
 from farcall.service.audit.rules import Actor
 from farcall.service.audit.store import record
 from farcall.service.context import Service, service_of
-from farcall.service.login.rules import Pending, Session, pending_text, read_pending, safe_next
+from farcall.service.login.rules import Pending, Session, account_key, pending_text, read_pending, safe_next
 from farcall.service.login.session import (
     SESSION_COOKIE,
     actor_of_request,
@@ -22,8 +22,8 @@ from farcall.service.login.session import (
     session_of,
     unmet_of,
 )
-from farcall.service.login.store import Proof, end_session, set_password_hash
-from farcall.service.login.ways import next_step, other_ways
+from farcall.service.login.store import Proof, end_session, local_account_of_person, set_password_hash
+from farcall.service.login.ways import Way, next_step, other_ways
 from farcall.service.oauth.store import grants_of
 from farcall.service.users.rules import LocalAccount
 from farcall.service.users.store import (
@@ -68,9 +68,17 @@ async def get_login(request: Request) -> Response:
     unmet = await unmet_of(service, session, query)
     if session is not None and unmet is None and request.query_params.get("again") != "1":
         return redirect(next)
-    message = query.get("session_message") or (unmet.text if unmet else "")
+    message = unmet.text if unmet else ""
     username = request.query_params.get("username") or (unmet.username if unmet else "") or ""
-    return _login_page(request, next, username=username[:255], message=message[:500])
+    return _login_page(
+        request,
+        next,
+        username=username[:255],
+        message=message[:500],
+        said=query.get("session_message", "")[:500],
+        needs_factor=unmet is not None and unmet.mfa,
+        again=session is not None,
+    )
 
 
 @router.post("/login")
@@ -79,7 +87,8 @@ async def post_login(request: Request) -> Response:
     form = await checked_form(request, service.secret)
     next, name, password = safe_next(form.get("next")), form.get("username", "")[:255], form.get("password", "")
     address = client_address(request)
-    wait_s = service.attempts.begin(name, address, time.monotonic())
+    key = account_key(name, service.settings.local_domain)
+    wait_s = service.attempts.begin(key, address, service.clock())
     if wait_s:
         error = f"That were too many attempts. Wait {max(1, round(wait_s))} seconds, then try again."
         response = _login_page(request, next, 429, username=name, error=error)
@@ -90,7 +99,7 @@ async def post_login(request: Request) -> Response:
     if account is None or not checked.is_right or account.is_disabled:
         await _record_failure(request, account)
         return _login_page(request, next, 403, username=name, error=_WRONG)
-    service.attempts.succeeded(name, address)
+    service.attempts.succeeded(key, address)
     if checked.new_hash is not None:
         await service.db.write(set_password_hash, account.identity_id, checked.new_hash)
     pending = Pending(identity_id=account.identity_id, done=("password",), next=next, at=service.clock())
@@ -118,6 +127,12 @@ async def go_on(request: Request, account: LocalAccount, pending: Pending, error
     )
 
 
+def begin_anew(request: Request, pending: Pending | None) -> Response:
+    """A login whose steps do not fit together (any more): the first page again."""
+    next = safe_next(pending.next if pending else None)
+    return _login_page(request, next, 400, error="That took too long. Begin anew.")
+
+
 @router.post("/login/new-password")
 async def post_new_password(request: Request) -> Response:
     service = service_of(request)
@@ -125,9 +140,7 @@ async def post_new_password(request: Request) -> Response:
     pending = read_pending(service.secret, browser_of(request), form.get("pending", ""), now=service.clock())
     account = await service.db.read(local_account_of, pending.identity_id) if pending else None
     if pending is None or account is None or account.is_disabled or next_step(account, pending.done) != "new-password":
-        return _login_page(
-            request, pending.next if pending else "/account", 400, error="That took too long. Begin anew."
-        )
+        return begin_anew(request, pending)
     error = await _new_password_fault(service, account, form.get("password", ""), form.get("again", ""))
     if error:
         return await go_on(request, account, pending, error)
@@ -182,6 +195,7 @@ async def account_page(
     linked = await service.db.read(find_people, (), (), session.person_id)
     grants = await service.db.read(grants_of, [each.id for each in linked], service.clock())
     person = next(each for each in linked if each.id == session.person_id)
+    account = await service.db.read(local_account_of_person, session)
     shown = [{"label": each["label"], "since": _day(each["created_at"])} for each in grants]
     return page(
         request,
@@ -190,6 +204,9 @@ async def account_page(
         status,
         person=person,
         linked=linked,
+        labels={each.name: each.shown_as for each in service.oidc.providers},
+        account=account,
+        ways=[Way(label=each.shown_as, url=f"/account/link/{each.name}") for each in service.oidc.providers],
         grants=shown,
         notice=notice,
         error=error,
@@ -201,11 +218,11 @@ async def post_password(request: Request) -> Response:
     service = service_of(request)
     form = await checked_form(request, service.secret)
     session = await session_of(request)
-    account = await service.db.read(local_account_of, session.person_id) if session else None
+    account = await service.db.read(local_account_of_person, session) if session else None
     if session is None or account is None:
         return redirect("/login?next=/account")
     address = client_address(request)
-    wait_s = service.attempts.begin(account.username, address, time.monotonic())
+    wait_s = service.attempts.begin(account.username, address, service.clock())
     if wait_s:
         error = f"That were too many attempts. Wait {max(1, round(wait_s))} seconds, then try again."
         return await account_page(request, session, 429, error=error)
@@ -238,8 +255,18 @@ async def post_revoke(request: Request) -> Response:
 
 
 def _login_page(
-    request: Request, next: str, status: int = 200, *, username: str = "", message: str = "", error: str = ""
+    request: Request,
+    next: str,
+    status: int = 200,
+    *,
+    username: str = "",
+    message: str = "",
+    said: str = "",
+    needs_factor: bool = False,
+    again: bool = False,
+    error: str = "",
 ) -> Response:
+    """Args: said: what the program wants to tell. needs_factor, again: see `login.html` and `other_ways`."""
     service = service_of(request)
     return page(
         request,
@@ -247,8 +274,10 @@ def _login_page(
         "login.html",
         status,
         host=request.url.netloc,
-        ways=other_ways(service, next),
+        ways=other_ways(service, next, again=again),
         next=next,
+        said=said,
+        needs_factor=needs_factor,
         username=username,
         message=message,
         error=error,

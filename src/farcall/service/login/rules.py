@@ -20,14 +20,17 @@ from farcall.service.web.csrf import keyed_hash
 from farcall.wire.auth import SessionDemand
 
 __all__ = [
+    "LATELY_S",
     "LOGIN_AFTER",
     "PENDING_S",
     "Pending",
     "Session",
     "Step",
     "Unmet",
+    "account_key",
     "cookie_hash",
     "demand_of_query",
+    "is_lately",
     "login_after",
     "pending_text",
     "read_pending",
@@ -38,6 +41,9 @@ __all__ = [
 
 PENDING_S: Final = 600.0
 """So long may the steps of one login take."""
+
+LATELY_S: Final = 900.0
+"""So long after a login may it be used to change what one logs in with."""
 
 LOGIN_AFTER: Final = "farcall_login_after"
 """Parameter of an authorization request that came back from a login."""
@@ -94,6 +100,17 @@ class Pending:
     done: tuple[str, ...]
     next: str
     at: float
+
+
+def is_lately(session: Session, now: float) -> bool:
+    """Whether its person proved who they are so lately that they may change how that is done."""
+    return any(now - each.at < LATELY_S for each in session.authentications)
+
+
+def account_key(name: str, local_domain: str) -> str:
+    """One text for each account, however its name is typed: to count attempts by."""
+    plain = name.strip().lower()
+    return plain if "@" in plain else f"{plain}@{local_domain}"
 
 
 def login_after(query: Mapping[str, str]) -> float | None:

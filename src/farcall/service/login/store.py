@@ -14,6 +14,8 @@ from farcall.service.audit.store import record
 from farcall.service.db.tables import auth_sessions, identities, local_accounts, session_authentications, tokens
 from farcall.service.ids import new_id
 from farcall.service.login.rules import Session, cookie_hash
+from farcall.service.users.rules import LocalAccount
+from farcall.service.users.store import local_account_of
 from farcall.wire.errors import Forbidden
 
 __all__ = ["Proof", "end_session", "find_session", "forget_sessions", "log_in_browser", "set_password_hash"]
@@ -131,6 +133,12 @@ def find_session(conn: Connection, cookie: str, now: float) -> Session | None:
         authentications=authentications,
         expires_at=row.expires_at,
     )
+
+
+def local_account_of_person(conn: Connection, session: Session) -> LocalAccount | None:
+    """The account of this service that the person of a login has, whichever of their identities it is; or None."""
+    found = (local_account_of(conn, each) for each in (session.person_id, *sorted(session.usernames)))
+    return next((each for each in found if each is not None), None)
 
 
 def end_session(conn: Connection, session_id: str, now: float) -> None:

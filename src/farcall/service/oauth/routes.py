@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any, Final
@@ -198,6 +197,9 @@ async def post_introspect(request: Request) -> Response:
 )
 async def post_device_begin(request: Request) -> Response:
     service, asking = service_of(request), await _asking(request)
+    wait_s = service.device_rate.take(address_key(client_address(request)), service.clock())
+    if wait_s:
+        raise RateLimited("Too many logins were begun from this address.", {"retry_after_s": math.ceil(wait_s)})
     return await _answered(request, lambda: service.db.write(server.begin_device, asking))
 
 
@@ -368,7 +370,7 @@ async def post_device(request: Request) -> Response:
 async def _device_for(request: Request, session: Session, typed: str) -> tuple[DeviceRow, Client] | Response:
     """The device whose code was typed; or the page that is to be shown instead."""
     service = service_of(request)
-    wait_s = service.code_guesses.attempt(session.person_id, time.monotonic())
+    wait_s = service.code_guesses.attempt(session.person_id, service.clock())
     if wait_s:
         error = f"That were too many wrong codes. Wait {max(1, round(wait_s))} seconds, then try again."
         return _device_page(request, typed, error, 429)
@@ -460,7 +462,7 @@ async def _answered(request: Request, ask: Callable[[], Awaitable[Answer]]) -> R
     service, address = service_of(request), address_key(client_address(request))
     if service.rate.take(f"address {address}", service.clock()):
         raise RateLimited("Too many requests from this address. Wait a moment.", {"retry_after_s": 1})
-    wait_s = service.secret_guesses.wait_s(address, time.monotonic())
+    wait_s = service.secret_guesses.wait_s(address, service.clock())
     if wait_s:
         raise RateLimited(
             "Too many requests from this address had a wrong client id or secret. Wait, and correct them.",
@@ -468,7 +470,7 @@ async def _answered(request: Request, ask: Callable[[], Awaitable[Answer]]) -> R
         )
     answer = await ask()
     if answer.is_bad_client:
-        service.secret_guesses.attempt(address, time.monotonic())
+        service.secret_guesses.attempt(address, service.clock())
     if answer.is_revoking:
         service.watch.revoked(answer.cuts)
     return json_response(dict(answer.document), answer.status, dict(answer.headers))

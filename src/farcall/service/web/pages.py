@@ -105,6 +105,9 @@ async def checked_form(request: Request, secret: bytes) -> Mapping[str, str]:
     form = await read_form(request)
     origin = request.headers.get("origin")
     is_ours = origin in (None, "null") or urlsplit(origin or "").netloc.lower() == _own_host(request).lower()
+    # Browsers say so on https and on this machine. Another port of this machine shares our cookies, and could plant
+    # one whose token it knows; but it is another origin.
+    is_ours = is_ours and request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
     if not is_ours or not is_csrf_token(secret, browser_of(request), form.get("csrf", "")):
         raise Forbidden("This form does not come from a page of this browser, or its cookie is gone. Go back, reload.")
     return form

@@ -1,0 +1,1 @@
+"""The second factor of the service's own accounts: enrolment, use, recovery codes."""
