@@ -6,16 +6,43 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from browser import Browser, Program, ask_token, parameters
 from policy_world import HTTPS, group, guarded_endpoint, person, policy, subscription
-from service_world import CODE, PAYLOAD, Play, Site
+from service_world import CODE, PAYLOAD, Caller, Play, Site
 
+from farcall.service.accounts.local import LocalLogin
+from farcall.service.accounts.passwords import hash_password
+from farcall.service.accounts.rules import Identity, token_hash
+from farcall.service.accounts.store import find_token
+from farcall.service.audit.rules import NOBODY as NO_ACTOR
 from farcall.service.audit.store import tail
 from farcall.service.relay.results import ParsedResult
 from farcall.service.relay.store import read_result_page, record_results
-from farcall.wire.auth import COMPUTE_SCOPE, MANAGE_PROJECTS_SCOPE
+from farcall.service.users.rules import Person
+from farcall.service.users.store import add_user
+from farcall.wire.auth import COMPUTE_SCOPE, MANAGE_PROJECTS_SCOPE, session_demand
 
 NOBODY = "11111111-2222-4333-8444-555555555555"
 DAY = 86400.0
+
+
+PASSWORD = "correct horse battery"
+
+
+async def add_person(site: Site) -> Person:
+    """Ada, with a password."""
+
+    def make(conn: Any) -> Person:
+        told: dict[str, Any] = {"must_change": False, "display_name": None, "email": None, "organization": None}
+        return add_user(conn, "ada@local", hash_password(PASSWORD), **told, actor=NO_ACTOR, now=site.clock.now)
+
+    return await site.service.db.write(make)
+
+
+async def identity_of(site: Site, token: str) -> Identity:
+    found = await site.service.db.read(find_token, token_hash(token))
+    assert found is not None
+    return found[0]
 
 
 async def finish(site: Site, endpoint_id: str, *task_ids: str) -> Any:
@@ -237,6 +264,52 @@ def test_projects_and_policies_in_the_ecosystems_form(play: Play) -> None:
             "policy.update",
             "policy.delete",
         ]
+
+    play(story)
+
+
+def test_what_a_refusal_asks_for_leads_through_the_pages_of_the_login_to_a_token_that_passes(play: Play) -> None:
+    async def story(site: Site) -> None:
+        ada = await add_person(site)
+        browser = Browser(site)
+        await browser.log_in("ada", PASSWORD)
+
+        async def submit(token: str, status: int) -> Any:
+            headers = {"authorization": f"Bearer {token}"}
+            body = {"tasks": {function_id: [PAYLOAD]}}
+            answer = await site.client.post(f"/v3/endpoints/{endpoint_id}/submit", headers=headers, json=body)
+            assert answer.status_code == status, answer.text
+            return answer.json()
+
+        async def token(**demand: str) -> str:
+            program = Program()
+            await browser.get(program.link(**demand))
+            if any(form.action == "/login" for form in browser.forms):
+                asked.append(browser.answer.text)
+                await browser.send("/login", username="ada", password=PASSWORD)
+            await browser.send("/v2/oauth2/authorize", decision="allow")
+            code = parameters(browser.left_to)["code"]
+            answer = await ask_token(site, **program.form(code))
+            documents = (answer, *answer["other_tokens"])
+            return str(next(each["access_token"] for each in documents if each["resource_server"] == "funcx_service"))
+
+        asked: list[str] = []
+        first = await token()
+        owner = Caller(site.client, LocalLogin(identity=await identity_of(site, first), token=first))
+        assert owner.identity.id == ada.id
+        made = await owner.ask("POST", "/v3/policies", {"authentication_assurance_timeout": 60})
+        endpoint_id = await owner.endpoint(authentication_policy=made["id"])
+        function_id = await owner.function()
+        await submit(first, 200)
+        site.clock.now += 61
+        refused = await submit(first, 403)
+        assert asked == []
+        wanted = session_demand(refused)
+        assert wanted is not None
+        again = await token(**wanted.to_query())
+        assert len(asked) == 1
+        assert "logins of the last 60 seconds" in asked[0]
+        await submit(again, 200)
 
     play(story)
 
