@@ -24,11 +24,6 @@ postgresql() {
     need postgresql "/usr/lib/postgresql/*/bin/initdb"
 }
 
-haproxy() {
-    # Its package would run it, with a configuration that listens nowhere; the tests start their own.
-    need haproxy "/usr/sbin/haproxy"
-}
-
 nodejs() { # for the OpenID Connect provider; npm fetches its package at the first test
     need nodejs "/usr/bin/node"
     need npm "/usr/bin/npm"
@@ -39,9 +34,14 @@ chromium() { # for the tests of the login pages
     need fonts-dejavu-core "/usr/share/fonts/truetype/dejavu"
 }
 
+haproxy() {
+    # Its package would run it, with a configuration that listens nowhere; the tests start their own.
+    need haproxy "/usr/sbin/haproxy"
+}
+
 missing=0
 postgresql
-haproxy
 nodejs
 chromium
+haproxy
 exit $((missing * 69))

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from farcall import errors
-    from farcall.sdk import Batch, Client, ComputeFuture, Executor
+    from farcall.sdk import Batch, Client, ComputeFuture, Executor, login
     from farcall.serialize import ComputeSerializer
     from farcall.worker.mpi import MPIFunction
     from farcall.worker.shell import ShellFunction, ShellResult
@@ -27,6 +27,7 @@ _WHERE = {
     "MPIFunction": "farcall.worker.mpi",
     "ShellFunction": "farcall.worker.shell",
     "ShellResult": "farcall.worker.shell",
+    "login": "farcall.sdk",
 }
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "ShellResult",
     "__version__",
     "errors",
+    "login",
 ]
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves it out
+
+from oauth_server import OAuthServer, oauth_server
 
 
 @dataclass
@@ -85,3 +91,12 @@ def scripted_service() -> Iterator[ScriptedService]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def auth(monkeypatch: pytest.MonkeyPatch) -> Iterator[OAuthServer]:
+    """An OAuth2 server, and no credential in the environment."""
+    for name in ("FARCALL_TOKEN", "FARCALL_CLIENT_ID", "FARCALL_CLIENT_SECRET", "FARCALL_ACCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    with oauth_server() as server:
+        yield server

@@ -396,7 +396,7 @@ def test_an_endpoint_is_deleted_here_and_at_the_service_by_name_or_id(system: Pr
 def test_whoami_and_login_know_the_user_who_started_the_service(system: ProcessSystem) -> None:
     endpoint = system.endpoint("who", ENGINE, start=False)
     assert system.service.url in endpoint.command("whoami").stdout
-    assert "You are logged in as" in endpoint.command("login").stdout
+    assert "Already logged in as" in endpoint.command("login").stdout
     refused = subprocess.run(
         [COMMAND, "login", "--force"],
         env=system.commands.env,

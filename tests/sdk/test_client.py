@@ -218,7 +218,7 @@ def test_logout_revokes_the_token_and_forgets_it(client, service, monkeypatch, t
     monkeypatch.setenv("FARCALL_USER_DIR", str(tmp_path))
     store = TokenStore()
     for refused in (False, True):
-        store.put(client.api.url, StoredToken(access_token="t", identity_id="i", username="u"))
+        store.put(client.api.url, StoredToken(access_token="fc_token", identity_id="i", username="u"))
         answer = (401, {"code": "UNAUTHENTICATED", "message": "unknown token"}) if refused else (200, {})
         service.before = lambda request, document, answer=answer: answer
         client.logout()

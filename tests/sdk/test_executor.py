@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from farcall.serialize import ComputeSerializer, DillDataBase64, JSONData, PureS
 from farcall.wire.errors import (
     EndpointNotFound,
     FarcallError,
+    Forbidden,
     FunctionNotFound,
     InvalidRequest,
     PayloadTooLarge,
@@ -731,3 +733,47 @@ def test_an_unavailable_service_is_waited_for(executor, service) -> None:
     answers = iter([(503, ServiceUnavailable("restarting").to_document())] * 3)
     service.before = lambda request, document: next(answers, None)
     assert executor.submit(double, 2).result(WAIT_S) == 4
+
+
+# --- a service that wants another login
+
+
+def test_a_call_that_needs_another_login_fails_with_what_is_asked_for_and_the_next_one_runs(executor, service) -> None:
+    parameters = {"session_required_policies": ["p-1"], "session_required_mfa": True}
+    refusal = {"code": "FORBIDDEN", "message": "Policy p-1 refuses.", "authorization_parameters": parameters}
+    service.before = lambda request, document: (403, refusal) if request.url.path.endswith("/submit") else None
+    futures = [executor.submit(double, n) for n in range(3)]
+    for future in futures:
+        error = future.exception(WAIT_S)
+        assert isinstance(error, Forbidden)
+        assert error.detail["authorization_parameters"] == parameters
+        assert f"farcall login --session-policy p-1 --session-mfa {executor.client.api.url}" in str(error)
+    service.before = lambda request, document: None
+    assert executor.submit(double, 1).result(WAIT_S) == 2
+
+
+def test_a_login_that_ends_while_results_are_waited_for_is_said_and_the_program_goes_on_after_another(
+    executor, service
+) -> None:
+    said = threading.Event()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if getattr(record, "event", "") == "results.logged_out" and "farcall login" in record.getMessage():
+                said.set()
+
+    def ended(request, document):
+        if request.url.path == "/v2/get_amqp_result_connection_url":
+            return 401, {"code": "UNAUTHENTICATED", "message": "The token has expired."}
+        return None
+
+    service.before = ended
+    logger, listener = logging.getLogger("farcall.sdk.stream"), Listener()
+    logger.addHandler(listener)
+    try:
+        future = executor.submit(double, 21)
+        assert said.wait(WAIT_S)
+    finally:
+        logger.removeHandler(listener)
+    service.before = lambda request, document: None
+    assert future.result(WAIT_S) == 42

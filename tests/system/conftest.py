@@ -12,6 +12,7 @@ from farcall import Executor
 from farcall.testing.processes import EndpointProcess, ProcessSystem, process_system
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for postgres_server, haproxy_server, certificates
+sys.path.insert(0, str(Path(__file__).parent))  # for web_person
 
 PROCESSES = """\
 engine:

@@ -8,6 +8,8 @@ from farcall.wire import errors
 SAMPLES: dict[type, tuple[Any, ...]] = {
     errors.ServiceUnreachable: ("http://localhost:5000", "connection refused"),
     errors.CertificateRefused: ("https://localhost:5000", "its certificate expired"),
+    errors.LoginFailed: ("http://localhost:5000", "access_denied", "not you"),
+    errors.LoginNotOffered: ("http://localhost:5000", "login with a code"),
     errors.CredentialRefused: ("endpoint 1", "revoked"),
     errors.VersionMismatch: ("SDK", "0.1.0", "0.2.0"),
     errors.TaskPending: ("11111111-2222-4333-8444-555555555555", "running"),

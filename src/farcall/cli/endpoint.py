@@ -26,14 +26,23 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from farcall import __version__
+from farcall.cli import login as logins
 from farcall.cli.protection import Protection, protection_options
-from farcall.client.settings import service_url, user_dir
+from farcall.client.settings import user_dir
 from farcall.endpoint.directory import EndpointDirectory, Registration, RegistrationUnreadable, find_endpoints
 from farcall.endpoint.pidfile import running_process
 from farcall.endpoint.profile import EndpointExists, create_profile
 from farcall.endpoint.status import EndpointStatus, endpoint_state, endpoint_status
 from farcall.tls import CaFileUnusable
-from farcall.wire.errors import ApiError, EndpointNotFound, FarcallError, ServiceUnreachable, Unauthenticated
+from farcall.wire.errors import (
+    ApiError,
+    EndpointNotFound,
+    FarcallError,
+    Forbidden,
+    LoginFailed,
+    ServiceUnreachable,
+    Unauthenticated,
+)
 from farcall.wire.messages import is_uuid_text
 from farcall.wire.names import endpoint_name_fault
 
@@ -44,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 EX_DATAERR, EX_UNAVAILABLE, EX_CANTCREAT, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 65, 69, 73, 75, 77, 78
+EX_INTERRUPTED = 130
 
 DEFAULT_NAME = "default"
 STOP_PATIENCE_S = 90.0
@@ -757,83 +767,44 @@ def version(common: _Common) -> None:
 
 
 @main.command()
-def whoami() -> None:
+@click.option("--linked-identities", is_flag=True, help="Show all identities that are linked with yours.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def whoami(linked_identities: bool, as_json: bool) -> None:
     """Show which service this user's endpoints belong to, and as whom."""
-    with _client() as client, _service_errors():
-        identity = client.whoami()
-        click.echo(f"{identity.get('username')} ({identity.get('identity_id')}) at {client.url}")
+    with _service_errors():
+        logins.whoami(linked=linked_identities, as_json=as_json)
 
 
 @main.command()
 @click.argument("url", required=False)
-@click.option("--force", is_flag=True, help="Even if there is a login that works.")
-@click.option(
-    "--ca-file",
-    type=click.Path(path_type=Path),
-    help="Accept only certificates of the authorities in this PEM file from the service; remembered for URL. "
-    "'system' forgets it.",
-)
-def login(url: str | None, force: bool, ca_file: Path | None) -> None:
-    """Log in at a service: paste the token that its administrator gave you.
+@logins.login_options
+def login(url: str | None, **options: Any) -> None:
+    """Log in at a service: in a browser, or with a code that you confirm in a browser on any device.
 
-    The service on this machine needs no login by the user who started it. A token can also come from
-    the environment variable FARCALL_TOKEN or from standard input.
+    The same login as that of `farcall login`. The service on this machine needs none by the user who started it. A
+    token that the service's operator gave you can be pasted (--token), piped in, or stand in FARCALL_TOKEN; an
+    endpoint of a program uses FARCALL_CLIENT_ID and FARCALL_CLIENT_SECRET.
 
     \b
-    Example:
+    Examples:
       farcall-endpoint login https://farcall.example.org
+      farcall-endpoint login https://farcall.example.org --device
     """
-    from farcall.cli.authorities import remember_ca_file
-    from farcall.client.rest import ApiClient
-    from farcall.client.tokens import StoredToken, TokenStore
-
-    store = TokenStore()
-    address = _address(url)
     with _service_errors():
-        remember_ca_file(store, address, ca_file)
-    if not force:
-        with contextlib.suppress(FarcallError), ApiClient(address, store=store) as client:
-            identity = client.whoami()
-            click.echo(f"You are logged in as {identity.get('username')} at {client.url}. --force logs in again.")
-            return
-    token = os.environ.get("FARCALL_TOKEN") or _ask_token(address)
-    with ApiClient(address, token, store=store) as client, _service_errors():
-        identity = client.whoami()
-    stored = StoredToken(
-        access_token=token,
-        identity_id=str(identity["identity_id"]),
-        username=str(identity["username"]),
-        expires_at=None,
-    )
-    store.put(address, stored)
-    store.set_default(address)
-    click.echo(f"You are logged in as {stored.username} at {address}.")
-
-
-def _ask_token(address: str) -> str:
-    if sys.stdin.isatty():
-        text = click.prompt(f"Token for {address}", hide_input=True)
-    else:
-        text = sys.stdin.readline()
-    token = str(text).strip()
-    if not token:
-        _fail("No token was given.", EX_NOPERM)
-    return token
+        logins.login(url, logins.Wish(**options))
 
 
 @main.command()
+@click.option("--account", metavar="NAME", help="Of this user; otherwise the login in use.")
 @click.option("--force", is_flag=True, help="Even if endpoints run.")
 @click.pass_obj
-def logout(common: _Common, force: bool) -> None:
-    """Forget this user's token for the service. Running endpoints need it to come back after an interruption."""
-    from farcall.client.tokens import TokenStore
-
+def logout(common: _Common, account: str | None, force: bool) -> None:
+    """Revoke and forget this user's login. Running endpoints need it to come back after an interruption."""
     running = [each.name for each in find_endpoints(common.base) if running_process(each.pid_path) is not None]
     if running and not force:
         _fail(f"Endpoints are running: {', '.join(running)}. Stop them first, or use --force.", EX_UNAVAILABLE)
-    address = _address(None)
-    TokenStore().remove(address)
-    click.echo(f"The token for {address} is forgotten.")
+    with _service_errors():
+        logins.logout(None, account)
 
 
 # Helpers -----------------------------------------------------------------------------------------------------------
@@ -881,13 +852,6 @@ def _client(ca_file: Path | None = None) -> ApiClient:
         _fail(exc, EX_CONFIG)
 
 
-def _address(url: str | None) -> str:
-    try:
-        return service_url(url)
-    except ValueError as exc:
-        _fail(exc, EX_CONFIG)
-
-
 @contextlib.contextmanager
 def _service_errors() -> Iterator[None]:
     """What the service says, as a message and an exit status."""
@@ -895,12 +859,16 @@ def _service_errors() -> Iterator[None]:
         yield
     except FarcallError as exc:
         _fail(exc, _exit_status(exc))
+    except ValueError as exc:
+        _fail(exc, EX_CONFIG)
+    except KeyboardInterrupt:
+        _fail("Interrupted.", EX_INTERRUPTED)
 
 
 def _exit_status(exc: FarcallError) -> int:
     if isinstance(exc, ServiceUnreachable):
         return EX_TEMPFAIL
-    if isinstance(exc, Unauthenticated):
+    if isinstance(exc, (Unauthenticated, Forbidden, LoginFailed)):
         return EX_NOPERM
     if isinstance(exc, CaFileUnusable):
         return EX_CONFIG

@@ -435,17 +435,17 @@ async def _log_in(running: RunningService) -> str:
     from farcall.service.accounts.local import local_login
 
     store = TokenStore()
+    username = f"{getpass.getuser()}@localhost"
     try:
-        stored = store.get(running.url)
+        stored = store.get(running.url, username)
     except (OSError, ValueError) as exc:
         _err.print(f"[yellow]Warning:[/] the token store cannot be read: {escape(str(exc))}")
         stored = None
-    username = f"{getpass.getuser()}@localhost"
     login = await local_login(running.service, username, stored.access_token if stored else None)
     if stored is None or stored.access_token != login.token:
         token = StoredToken(access_token=login.token, identity_id=login.identity.id, username=username)
         try:
-            store.put(running.url, token)
+            store.put(running.url, token, use=False)  # who has logged in as somebody else stays that
         except (OSError, ValueError) as exc:
             _err.print(f"[yellow]Warning:[/] your token could not be stored in {store.path}: {escape(str(exc))}")
     return username
@@ -609,7 +609,8 @@ def _status_lines(data_dir: Path, state: ServiceState, inside: dict[str, Any]) -
 def _ask(state: ServiceState) -> dict[str, Any]:
     """What the service says of itself, to its administrator; `error` if it does not."""
     try:
-        stored = TokenStore().get(state.url)
+        store = TokenStore()
+        stored = store.get(state.url, f"{getpass.getuser()}@localhost") or store.get(state.url)
     except (OSError, ValueError) as exc:
         return {"error": str(exc)}
     request = urllib.request.Request(f"{_address_here(state)}/v3/service")

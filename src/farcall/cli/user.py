@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 from rich.text import Text
 
 from farcall import __version__
-from farcall.cli.authorities import remember_ca_file
+from farcall.cli import login as logins
 from farcall.cli.tables import print_rows, print_table
 from farcall.client.rest import ApiClient
-from farcall.client.settings import canonical_url, service_url
-from farcall.client.tokens import StoredToken, TokenStore
+from farcall.client.settings import service_url
 from farcall.tls import CaFileUnusable
 from farcall.wire.errors import (
     ApiError,
     FarcallError,
     Forbidden,
     InvalidRequest,
+    LoginFailed,
+    LoginNotOffered,
     NotAService,
     NotFound,
     PayloadTooLarge,
@@ -59,6 +58,8 @@ _STATUS_BY_ERROR: tuple[tuple[type[BaseException], int], ...] = (
     (TaskPending, EX_TEMPFAIL),
     (Unauthenticated, EX_NOPERM),
     (Forbidden, EX_NOPERM),
+    (LoginFailed, EX_NOPERM),
+    (LoginNotOffered, EX_UNAVAILABLE),
     (NotFound, EX_DATAERR),
     (InvalidRequest, EX_DATAERR),
     (PayloadTooLarge, EX_DATAERR),
@@ -84,118 +85,87 @@ def main() -> None:
 
 @main.command()
 @click.argument("url", required=False)
-@click.option(
-    "--ca-file",
-    type=click.Path(path_type=Path),
-    help="Accept only certificates of the authorities in this PEM file from the service; remembered for URL. "
-    "'system' forgets it.",
-)
-def login(url: str | None, ca_file: Path | None) -> None:
+@logins.login_options
+def login(url: str | None, **options: Any) -> None:
     """Log in at the service at URL, and remember both as what is used from now on.
 
-    Asks for a token, which the service's administrator gives you; in scripts it is taken from the environment
-    variable FARCALL_TOKEN or from standard input. It is kept in ~/.farcall/tokens.json, readable only by you.
-    A token for URL that is kept there already, and still good, is not asked for again.
+    A browser opens; where there is none (a login node, a notebook's server), you get a code that you confirm in a
+    browser on any device. A token that the service's operator gave you can be pasted (--token), piped in, or stand
+    in the environment variable FARCALL_TOKEN.
+
+    What comes of it is kept in ~/.farcall/tokens.json, readable only by you, and renewed by itself. Logins of
+    several services and people are kept side by side: see `farcall accounts`.
 
     \b
     Examples:
       farcall login https://farcall.example.org
+      farcall login https://farcall.example.org --device
       farcall login http://localhost:5000 < token.txt
       farcall login https://farcall.example.org --ca-file /etc/ssl/example-ca.pem
     """
     with _errors_as_exit_codes():
-        store = TokenStore()
-        address = service_url(url, store)
-        remember_ca_file(store, address, ca_file)
-        given = os.environ.get("FARCALL_TOKEN") or _piped_token()
-        kept = None if given else _kept_login(address, store)
-        stored = kept or _checked_login(address, given or _asked_token(address), store)
-        store.set_default(address)
-        done = "Already logged in" if kept else "Logged in"
-        click.echo(f"{done} as {stored.username} at {address}, which is the default from now on.")
-        overriding = os.environ.get("FARCALL_SERVICE_URL")
-        if overriding and canonical_url(overriding) != canonical_url(address):
-            click.echo(f"But not in this terminal: FARCALL_SERVICE_URL is set, to {overriding}.", err=True)
-
-
-def _piped_token() -> str | None:
-    return None if sys.stdin.isatty() else sys.stdin.readline().strip() or None
-
-
-def _asked_token(address: str) -> str:
-    token = str(click.prompt(f"Token for {address}", hide_input=True)).strip() if sys.stdin.isatty() else ""
-    if not token:
-        _fail("No token was given: paste one, pipe one in, or set FARCALL_TOKEN.", EX_NOPERM)
-    return token
-
-
-def _kept_login(address: str, store: TokenStore) -> StoredToken | None:
-    """What the store has for a service, if the service still takes it."""
-    stored = store.get(address)
-    if stored is None:
-        return None
-    with contextlib.suppress(Unauthenticated), ApiClient(address, stored.access_token, store=store) as client:
-        client.whoami()
-        return stored
-    return None
-
-
-def _checked_login(address: str, token: str, store: TokenStore) -> StoredToken:
-    """Put a token into the store, once the service has said whose it is."""
-    with ApiClient(address, token, store=store) as client:
-        identity = client.whoami()
-    stored = StoredToken(
-        access_token=token.strip(), identity_id=str(identity["identity_id"]), username=str(identity["username"])
-    )
-    store.put(address, stored)
-    return stored
+        logins.login(url, logins.Wish(**options))
 
 
 @main.command()
 @click.argument("url", required=False)
-def logout(url: str | None) -> None:
-    """Have the service revoke the stored token, and forget it.
+@click.option("--account", metavar="NAME", help="Of this user; otherwise the login in use.")
+def logout(url: str | None, account: str | None) -> None:
+    """Have the service revoke the tokens of a login, and forget them.
 
-    Endpoints of yours that use the token run on until they register again.
+    Endpoints of yours that use the login run on until they register again.
 
     \b
-    Example:
-      farcall logout https://farcall.example.org
+    Examples:
+      farcall logout
+      farcall logout https://farcall.example.org --account ada@example.org
     """
     with _errors_as_exit_codes():
-        store = TokenStore()
-        address = service_url(url, store)
-        stored = store.get(address)
-        if stored is None:
-            click.echo(f"No token for {address} is stored.")
-            return
-        store.remove(address)
-        with ApiClient(address, stored.access_token, store=store) as client:
-            try:
-                client.logout()
-            except Unauthenticated:
-                pass  # revoked or expired already
-            except FarcallError as exc:
-                _fail(f"The token is forgotten here, but could not be revoked: {exc}", _status_of(exc))
-        click.echo(f"Logged out from {address}.")
+        logins.logout(url, account)
+
+
+@main.command()
+@click.option("--linked-identities", is_flag=True, help="Show all identities that are linked with yours.")
+@_json_option
+def whoami(linked_identities: bool, as_json: bool) -> None:
+    """Show who you are at which service.
+
+    \b
+    Examples:
+      farcall whoami
+      farcall whoami --linked-identities
+    """
+    with _errors_as_exit_codes():
+        logins.whoami(linked=linked_identities, as_json=as_json)
 
 
 @main.command()
 @_json_option
-def whoami(as_json: bool) -> None:
-    """Show who you are at which service.
+def accounts(as_json: bool) -> None:
+    """List the logins that are kept: at which services, as whom, and which are in use.
 
     \b
     Example:
-      farcall whoami
+      farcall accounts
     """
-    with _service() as client:
-        identity = {**client.whoami(), "service": client.url}
-        if as_json:
-            _print_json(identity)
-            return
-        role = ", administrator" if identity.get("is_admin") else ""
-        click.echo(f"{identity['username']} ({identity['identity_id']}{role}) at {client.url}")
+    with _errors_as_exit_codes():
+        logins.show_accounts(as_json=as_json)
+
+
+@main.command()
+@click.argument("names", metavar="ACCOUNT|URL...", nargs=-1, required=True)
+def switch(names: tuple[str, ...]) -> None:
+    """Use another kept login, another service, or both, from now on. Programs that run keep theirs.
+
+    For one terminal or program only, set FARCALL_ACCOUNT (a user name) and FARCALL_SERVICE_URL instead.
+
+    \b
+    Examples:
+      farcall switch ada@example.org
+      farcall switch https://farcall.example.org
+    """
+    with _errors_as_exit_codes():
+        logins.switch(names)
 
 
 @main.command()

@@ -1,8 +1,8 @@
 """Requests to one service over kept-alive HTTP/1.1 connections: authentication, retries, errors of ours.
 
-Owns sockets, time and the token in use; `retry` decides, `rest` knows the paths and shapes. httpx's transport
-is used without `httpx.Client`: what that adds (redirects, cookies) is not wanted here and took a third of the
-time of a request on loopback (400 µs against 270 µs).
+Owns sockets and time; `retry` decides, `credentials` has the tokens, `rest` knows the paths and shapes. httpx's
+transport is used without `httpx.Client`: what that adds (redirects, cookies) is not wanted here and took a third of
+the time of a request on loopback (400 µs against 270 µs).
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from farcall import __version__
+from farcall.client.credentials import Again, Credential
 from farcall.client.retry import Failure, FailureKind, RetryIn, RetryPolicy, decide, retry_after_s_from_header
 from farcall.client.settings import is_loopback_url
-from farcall.client.tokens import TokenStore
 from farcall.tls import Trust, is_refusal, why_no_tls
+from farcall.wire.auth import COMPUTE_SERVER, session_demand
 from farcall.wire.errors import (
     ApiError,
     CertificateRefused,
@@ -34,7 +36,7 @@ from farcall.wire.errors import (
     error_from_document,
 )
 
-__all__ = ["HttpSession"]
+__all__ = ["Answer", "HttpSession"]
 
 _KEEP_ALIVE_S = 30.0
 _CONNECT_TIMEOUT_S = 10.0
@@ -46,13 +48,22 @@ _OF_GATEWAYS = frozenset({413, 429, 500, 502, 503, 504})
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What came back for one request, whatever its status. Header names are in lower case."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    content: bytes
+
+
 class HttpSession:
     """Sends JSON requests to one service. Safe to use from several threads, and in a forked child.
 
     Args:
         url: address of the service, without trailing slash.
-        token: bearer token, or what returns it for each request; if None, `FARCALL_TOKEN`, then the store are asked,
-            and the store again after a 401.
+        credential: what requests are sent with; None sends them without.
         timeout_s: how long to wait for (a part of) an answer.
         transport: in place of sockets, for tests.
         trust: for https, whose certificates are accepted.
@@ -64,9 +75,8 @@ class HttpSession:
     def __init__(
         self,
         url: str,
-        token: str | Callable[[], str] | None,
+        credential: Credential | None,
         *,
-        store: TokenStore,
         timeout_s: float,
         retry: RetryPolicy,
         transport: httpx.BaseTransport | None,
@@ -75,22 +85,13 @@ class HttpSession:
         self.url = url
         self._trust = trust
         self.retry = retry
-        self._store = store
+        self._credential = credential
         self._timeout_s = timeout_s
         self._given_transport = transport
-        self._token_source = token if callable(token) else None
-        self._fixed_token = None if callable(token) else (token or os.environ.get("FARCALL_TOKEN") or None)
-        self._token = _checked_token(self._fixed_token)
-        self._is_token_known = self._token is not None
         self._has_met = False
         self._closed = threading.Event()
         self._pid = os.getpid()
         self._transport = transport or _new_transport(url, trust)
-
-    @property
-    def token_origin(self) -> object:
-        """Equal for sessions that get their tokens from the same place; to be compared, never shown."""
-        return self._token_source or self._fixed_token or self._store.path
 
     def close(self) -> None:
         """Close the connections and end waits for a retry. Idempotent; requests raise ServiceUnreachable now."""
@@ -108,14 +109,19 @@ class HttpSession:
         headers: Mapping[str, str] | None = None,
         retry: RetryPolicy | None = None,
         interrupt: threading.Event | None = None,
+        server: str = COMPUTE_SERVER,
     ) -> Any:  # any JSON value
         """Send one request, again if that is sensible, and return the decoded JSON of the answer.
+
+        A refused token is renewed once. Where the service asks for another login and somebody is there to log in,
+        he is asked to, and the request is sent once more.
 
         Args:
             document: the JSON body; None sends none.
             is_repeatable: it does no harm if the service carries the request out twice.
             retry: in place of the session's policy.
-            interrupt: ends the wait for a retry when set; the last failure is raised then.
+            interrupt: ends the wait for a retry, or for a person, when set; the last failure is raised then.
+            server: the resource server whose token is sent.
 
         Raises:
             ServiceUnreachable: nobody answered in time.
@@ -123,19 +129,30 @@ class HttpSession:
             NotAService: what answered is no Farcall service.
         """
         body = None if document is None else json.dumps(document, separators=(",", ":")).encode()
-        policy = retry or self.retry
+        stop = interrupt or self._closed
         began_s = time.monotonic()
         attempt, has_renewed = 0, False
+        helped: set[Again] = set()
         while True:
             attempt += 1
-            failure, error, answer = self._attempt(method, path, body, headers)
+            failure, error, answer, token = self._attempt(method, path, body, headers, server)
             if failure is None:
                 return answer
-            if failure.status == 401 and not has_renewed and self._renew_token():
-                has_renewed = True
-                continue
+            assert error is not None
+            if failure.status == 401 and not has_renewed:
+                try:
+                    has_renewed = self._renewed(server, token)
+                except ServiceUnreachable as exc:
+                    failure, error = _failure_of(exc), exc
+                if has_renewed:
+                    continue
+            if Again.LOGGED_IN not in helped:
+                again, error = self._log_in_again(error, token, stop)
+                if again is not Again.NO and again not in helped:
+                    helped.add(again)
+                    continue
             decision = decide(
-                policy,
+                retry or self.retry,
                 failure,
                 attempt=attempt,
                 elapsed_s=time.monotonic() - began_s,
@@ -143,38 +160,91 @@ class HttpSession:
                 has_met=self._has_met,
                 jitter=random.random(),
             )
-            if not isinstance(decision, RetryIn) or (interrupt or self._closed).wait(decision.wait_s):
-                assert error is not None
+            if not isinstance(decision, RetryIn) or stop.wait(decision.wait_s):
                 raise error
 
+    def exchange(
+        self,
+        method: str,
+        address: str,
+        *,
+        form: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        is_repeatable: bool,
+    ) -> Answer:
+        """Send one request to any address of the service, without a credential, and return whatever is answered.
+
+        Args:
+            address: a path, or a whole URL.
+            form: sent as a form.
+            is_repeatable: as for `request`.
+
+        Raises:
+            ServiceUnreachable: nobody answered in time.
+        """
+        url = self.url + address if address.startswith("/") else address
+        content = None if form is None else urlencode(form).encode()
+        began_s, attempt = time.monotonic(), 0
+        while True:
+            attempt += 1
+            error: ServiceUnreachable | None = None
+            try:
+                answer = self._send(method, url, self._headers(headers, is_form=form is not None), content)
+                if answer.status not in _OF_GATEWAYS:
+                    return answer
+                failure = _refusal(answer)
+            except ServiceUnreachable as exc:
+                error, failure = exc, _failure_of(exc)
+            decision = decide(
+                self.retry,
+                failure,
+                attempt=attempt,
+                elapsed_s=time.monotonic() - began_s,
+                is_repeatable=is_repeatable,
+                has_met=self._has_met,
+                jitter=random.random(),
+            )
+            if not isinstance(decision, RetryIn) or self._closed.wait(decision.wait_s):
+                if error is not None:
+                    raise error
+                return answer
+
     def _attempt(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None
-    ) -> tuple[Failure | None, FarcallError | None, Any]:
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str] | None, server: str
+    ) -> tuple[Failure | None, FarcallError | None, Any, str | None]:
+        token: str | None = None
+        try:
+            token = self._credential.token(server) if self._credential is not None else None
+            answer = self._send(
+                method, self.url + path, self._headers(headers, token=token, is_json=body is not None), body
+            )
+        except ServiceUnreachable as exc:
+            return _failure_of(exc), exc, None, token
+        except ApiError as exc:  # of the token endpoint
+            if not exc.retryable:
+                raise
+            return Failure(kind=FailureKind.STATUS, status=exc.http_status), exc, None, token
+        return *self._judge(answer, token), token
+
+    def _send(self, method: str, url: str, headers: dict[str, str], content: bytes | None) -> Answer:
         if self._closed.is_set():
             raise ServiceUnreachable(self.url, "this client has been closed")
-        request = httpx.Request(
-            method,
-            self.url + path,
-            headers=self._headers(body is not None, headers),
-            content=body,
-            extensions={"timeout": self._timeouts()},
-        )
+        request = httpx.Request(method, url, headers=headers, content=content, extensions={"timeout": self._timeouts()})
         try:
             response = self._transport_of_process().handle_request(request)
             try:
-                content = response.read()
+                received = response.read()
             finally:
                 response.close()
         except httpx.HTTPError as exc:
             why = self._why_no_tls(exc)
-            if is_refusal(exc):  # waiting a moment does not make a certificate better
+            if is_refusal(exc):
                 raise CertificateRefused(self.url, why or str(exc)) from exc
-            kind = FailureKind.NOT_SENT if isinstance(exc, _NOT_SENT) else FailureKind.NO_ANSWER
-            error = ServiceUnreachable(self.url, why or str(exc) or type(exc).__name__)
-            error.__cause__ = exc
-            return Failure(kind=kind), error, None
+            raise ServiceUnreachable(self.url, why or str(exc) or type(exc).__name__) from exc
         self._has_met = True
-        return self._judge(response, content)
+        return Answer(
+            status=response.status_code, reason=response.reason_phrase, headers=response.headers, content=received
+        )
 
     def _why_no_tls(self, error: httpx.HTTPError) -> str | None:
         parts = urlsplit(self.url)
@@ -182,36 +252,52 @@ class HttpSession:
             return None
         return why_no_tls(error, host=parts.hostname or "", port=parts.port or 443, trust=self._trust)
 
-    def _judge(self, response: httpx.Response, content: bytes) -> tuple[Failure | None, FarcallError | None, Any]:
-        status = response.status_code
+    def _judge(self, answer: Answer, token: str | None) -> tuple[Failure | None, FarcallError | None, Any]:
         try:
-            document = json.loads(content)
+            document = json.loads(answer.content)
         except ValueError:
-            if status not in _OF_GATEWAYS:
-                raise self._stranger(response) from None
+            if answer.status not in _OF_GATEWAYS:
+                raise self._stranger(answer) from None
             document = None
-        if status < 300:
+        if answer.status < 300:
             return None, None, document
-        if status not in _OF_GATEWAYS and not _is_error_of_ours(document):
-            raise self._stranger(response)
-        retry_after_s = retry_after_s_from_header(response.headers.get("retry-after"))
-        error: ApiError = error_from_document(status, document, response.reason_phrase)
-        if status == 401:
-            error = self._unauthenticated(error)
-        return Failure(kind=FailureKind.STATUS, status=status, retry_after_s=retry_after_s), error, None
+        if answer.status not in _OF_GATEWAYS and not _is_error_of_ours(document):
+            raise self._stranger(answer)
+        error: ApiError = error_from_document(answer.status, document, answer.reason)
+        if answer.status == 401 and self._credential is not None:
+            text = self._credential.refusal(self.url, token, error.message.rstrip("."))
+            error = Unauthenticated(text, error.detail)
+        return _refusal(answer), error, None
 
-    def _stranger(self, response: httpx.Response) -> NotAService:
-        kind = response.headers.get("content-type", "no content type")
-        return NotAService.at(self.url, f"HTTP {response.status_code}, {kind}", response.status_code)
+    def _renewed(self, server: str, refused: str | None) -> bool:
+        return self._credential is not None and self._credential.renewed(server, refused)
 
-    def _headers(self, has_body: bool, extra: Mapping[str, str] | None) -> dict[str, str]:
+    def _log_in_again(
+        self, error: FarcallError, refused: str | None, stop: threading.Event
+    ) -> tuple[Again, FarcallError]:
+        """Whether the refusal was one that a login could help against, and did; and the error if not."""
+        if self._credential is None or not isinstance(error, ApiError) or not 400 <= error.http_status < 500:
+            return Again.NO, error
+        demand = session_demand({**error.detail, "code": error.wire_code, "reason": error.message})
+        if demand is None:
+            return Again.NO, error
+        return self._credential.log_in_again(self.url, demand, refused, error, stop)
+
+    def _stranger(self, answer: Answer) -> NotAService:
+        kind = answer.headers.get("content-type", "no content type")
+        return NotAService.at(self.url, f"HTTP {answer.status}, {kind}", answer.status)
+
+    def _headers(
+        self, extra: Mapping[str, str] | None, *, token: str | None = None, is_json: bool = False, is_form: bool = False
+    ) -> dict[str, str]:
         headers = {
             "accept": "application/json",
             "user-agent": f"farcall/{__version__}",
         }
-        if has_body:
+        if is_json:
             headers["content-type"] = "application/json"
-        token = self._current_token()
+        if is_form:
+            headers["content-type"] = "application/x-www-form-urlencoded"
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         if extra:
@@ -230,45 +316,23 @@ class HttpSession:
             self._transport = self._given_transport or _new_transport(self.url, self._trust)
         return self._transport
 
-    def _current_token(self) -> str | None:
-        if self._token_source is not None:
-            self._token = _checked_token(self._token_source())
-        elif not self._is_token_known:
-            self._renew_token()
-        return self._token
 
-    def _renew_token(self) -> bool:
-        """Read the store (again); whether that brought another token than the one in use."""
-        if self._fixed_token is not None or self._token_source is not None:
-            return False
-        stored = self._store.get(self.url)
-        before, self._token = self._token, _checked_token(stored.access_token if stored else None)
-        self._is_token_known = True
-        return self._token is not None and self._token != before
+def _failure_of(error: ServiceUnreachable) -> Failure:
+    cause = error.__cause__
+    # Waiting a moment does not make a certificate better, and a client that was closed stays closed.
+    if cause is None or isinstance(error, CertificateRefused):
+        return Failure(kind=FailureKind.STATUS)
+    return Failure(kind=FailureKind.NOT_SENT if isinstance(cause, _NOT_SENT) else FailureKind.NO_ANSWER)
 
-    def _unauthenticated(self, answer: ApiError) -> Unauthenticated:
-        how = f"Log in with `farcall login {self.url}`, or put a token into FARCALL_TOKEN."
-        if self._token is None:
-            return Unauthenticated(f"There is no token for the service at {self.url}. {how}", answer.detail)
-        is_given = self._fixed_token is not None or self._token_source is not None
-        origin = "that was given" if is_given else f"in {self._store.path}"
-        return Unauthenticated(
-            f"The service at {self.url} does not accept the token {origin} ({answer.message.rstrip('.')}). {how}",
-            answer.detail,
-        )
+
+def _refusal(answer: Answer) -> Failure:
+    retry_after_s = retry_after_s_from_header(answer.headers.get("retry-after"))
+    return Failure(kind=FailureKind.STATUS, status=answer.status, retry_after_s=retry_after_s)
 
 
 def _is_error_of_ours(document: object) -> bool:
-    return isinstance(document, dict) and isinstance(document.get("code"), str)
-
-
-def _checked_token(token: str | None) -> str | None:
-    if token is None:
-        return None
-    token = token.strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise ValueError("the token is no token: it must be one word of printable ASCII characters")
-    return token
+    # `error`: of OAuth2.
+    return isinstance(document, dict) and isinstance(document.get("code", document.get("error")), str)
 
 
 def _new_transport(url: str, trust: Trust) -> httpx.HTTPTransport:

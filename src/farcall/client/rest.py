@@ -19,10 +19,13 @@ from uuid import UUID
 
 import httpx
 
+from farcall.client.credentials import Credential, FixedToken, StoredLogin, credential_for
 from farcall.client.http import HttpSession
+from farcall.client.oauth import OAuth
 from farcall.client.retry import RetryPolicy
 from farcall.client.settings import canonical_url, service_url, trust_for
 from farcall.client.tokens import TokenStore
+from farcall.wire.auth import AUTH_SERVER
 from farcall.wire.errors import NotAService
 from farcall.wire.rest import (
     IDEMPOTENCY_HEADER,
@@ -44,12 +47,13 @@ class ApiClient:
 
     Args:
         url: address of the service; see `settings.service_url` for what None means.
-        token: bearer token, or what returns it for each request; None means `FARCALL_TOKEN`, then the token store
-            (read again once after a 401).
+        token: bearer token, or what returns it for each request; None means what the environment or `farcall login`
+            say (see `credentials.credential_for`).
         store: the token store; the user's own if None.
         timeout_s: how long to wait for an answer.
         retry: how patient to be; the defaults of `RetryPolicy` if None.
         transport: in place of sockets, for tests.
+        credential: in place of `token`.
         ca_file: PEM file with the certificate authorities whose certificates are accepted, in place of the system's;
             see `settings.trust_for` for what None means.
 
@@ -67,25 +71,29 @@ class ApiClient:
         timeout_s: float = 60,
         retry: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
+        credential: Credential | None = None,
         ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         store = store or TokenStore()
         self.url = service_url(url, store)
         self.trust = trust_for(self.url, ca_file, store)
-        self._token = token
         self._ca_file = ca_file
+        self._token = token
+        self._given = credential
         self._options: dict[str, Any] = {
-            "store": store,
             "timeout_s": timeout_s,
             "retry": retry or RetryPolicy(),
             "transport": transport,
         }
-        self._http = HttpSession(self.url, token, trust=self.trust, **self._options)
+        self._store = store
+        self._oauth: OAuth | None = None
+        self._credential = credential or credential_for(self.url, token, store, self.oauth)
+        self._http = HttpSession(self.url, self._credential, trust=self.trust, **self._options)
 
     @property
     def identity_key(self) -> tuple[object, ...]:
         """Equal for clients that speak to the same service with the same login; to be compared, never shown."""
-        return (canonical_url(self.url), self._http.token_origin)
+        return (canonical_url(self.url), self._credential.origin)
 
     def twin(self, *, ca_file: str | os.PathLike[str] | None = None) -> ApiClient:
         """Another client for the same service and login, with connections and an end of its own.
@@ -93,7 +101,22 @@ class ApiClient:
         Args:
             ca_file: in place of this one's.
         """
-        return ApiClient(self.url, self._token, ca_file=ca_file or self._ca_file, **self._options)
+        # With another authority the login must be renewed by way of it, too.
+        credential = self._credential if ca_file is None else self._given
+        return ApiClient(
+            self.url,
+            self._token,
+            credential=credential,
+            store=self._store,
+            ca_file=ca_file or self._ca_file,
+            **self._options,
+        )
+
+    def oauth(self) -> OAuth:
+        """The login of this service, over connections of its own and without this client's credential."""
+        if self._oauth is None:
+            self._oauth = OAuth(HttpSession(self.url, None, trust=self.trust, **self._options))
+        return self._oauth
 
     def close(self) -> None:
         """Close the connections; waits for retries end. Idempotent."""
@@ -115,9 +138,27 @@ class ApiClient:
         """The caller's identity: at least `identity_id` and `username`. Ours."""
         return _object(self.url, self._get("/v3/whoami"))
 
+    def userinfo(self) -> dict[str, Any]:
+        """The caller as OpenID Connect tells it; `identity_set` lists all identities of the person."""
+        path = "/v2/oauth2/userinfo"
+        return _object(self.url, self._http.request("GET", path, is_repeatable=True, server=AUTH_SERVER))
+
     def logout(self) -> None:
-        """Have the service revoke the token of this client. Ours."""
-        self._http.request("POST", "/v3/logout", is_repeatable=True)
+        """Have the service revoke the tokens of this client's login. Ours."""
+        login = self._credential.kept() if isinstance(self._credential, StoredLogin) else None
+        if login is not None and login.client_id is not None:
+            self.oauth().revoke_login(login)
+        else:
+            self._http.request("POST", "/v3/logout", is_repeatable=True)
+
+    def forget_login(self) -> None:
+        """Forget the kept login that this client uses, if it uses one."""
+        if isinstance(self._credential, StoredLogin):
+            self._credential.forget()
+        elif isinstance(self._credential, FixedToken):
+            kept = self._store.get(self.url)
+            if kept is not None and kept.access_token == self._credential.origin:
+                self._store.remove(self.url, kept.username)
 
     def result_connection(self, *, retry: RetryPolicy | None = None) -> ResultConnection:
         """A fresh credential to read the caller's result queues with."""

@@ -10,6 +10,7 @@ from farcall.sdk.batch import Batch
 from farcall.sdk.client import Client
 from farcall.sdk.executor import Executor
 from farcall.sdk.future import ComputeFuture
+from farcall.sdk.session import login
 from farcall.serialize import ComputeSerializer
 from farcall.worker.mpi import MPIFunction
 from farcall.worker.shell import ShellFunction, ShellResult
@@ -23,4 +24,5 @@ __all__ = [
     "MPIFunction",
     "ShellFunction",
     "ShellResult",
+    "login",
 ]

@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 from farcall import __version__
 from farcall.client.rest import ApiClient, uuid_text
 from farcall.client.settings import canonical_url
-from farcall.client.tokens import TokenStore
 from farcall.sdk.batch import Batch
 from farcall.sdk.calls import function_registration, source_registration
 from farcall.sdk.hardware import hardware_report
@@ -39,7 +38,8 @@ class Client:
         data_serialization_strategy: writes arguments.
         authorizer: an object whose `get_authorization_header()` returns "Bearer …" is asked for each request.
         url: address of the service; by default `FARCALL_SERVICE_URL`, what `farcall login` remembered, localhost.
-        token: bearer token; by default `FARCALL_TOKEN`, or what `farcall login` stored.
+        token: bearer token; by default the first that is there of `FARCALL_TOKEN`, `FARCALL_CLIENT_ID` with
+            `FARCALL_CLIENT_SECRET`, and what `farcall login` has kept.
         ca_file: PEM file with your site's certificate authorities, which the service's certificate must come from; by
             default `FARCALL_CA_FILE`, what `farcall login --ca-file` remembered, `REQUESTS_CA_BUNDLE`,
             `SSL_CERT_FILE`, the system's. Counts for the message broker, too.
@@ -93,7 +93,7 @@ class Client:
             raise VersionMismatch("SDK", __version__, need)
 
     def logout(self) -> None:
-        """Have the service revoke this client's token, and forget it if it is the stored one.
+        """Have the service revoke this client's tokens, and forget them if they are kept ones.
 
         Raises:
             ServiceUnreachable: it could not be revoked; it is forgotten here all the same.
@@ -103,7 +103,7 @@ class Client:
         except Unauthenticated:
             pass  # revoked already
         finally:
-            TokenStore().remove(self.api.url)
+            self.api.forget_login()
 
     def get_result_amqp_url(self) -> dict[str, str]:
         """A credential to read one's own result queues with: `queue_prefix` and `connection_url`."""

@@ -204,7 +204,11 @@ class ResultStream:
     # --- the connection's thread
 
     def _fresh_url(self) -> str:
-        result_connection = self._api.result_connection(retry=_ONCE)  # the connection has a rhythm of its own
+        try:
+            result_connection = self._api.result_connection(retry=_ONCE)  # the connection has a rhythm of its own
+        except errors.Unauthenticated as exc:
+            self._warn_of_login(exc)
+            raise
         if self._prefix is None:
             self._prefix = result_connection.queue_prefix
             # A queue of our own, where the service has such: another process may wait for the same group.
@@ -267,6 +271,15 @@ class ResultStream:
             _log.warning(
                 "Results are not streamed at the moment; the service is asked for them now and then.",
                 extra={"event": "results.not_streamed", "reason": reason, "service": self._api.url},
+            )
+
+    def _warn_of_login(self, exc: errors.Unauthenticated) -> None:
+        if not self._has_warned and self.open_count:
+            self._has_warned = True
+            _log.warning(
+                "The login has ended. Results wait at the service: log in again with `farcall login`, in any terminal, "
+                "and this program goes on.",
+                extra={"event": "results.logged_out", "reason": str(exc), "service": self._api.url},
             )
 
     def _give_up(self, reason: str) -> None:

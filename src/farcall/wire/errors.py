@@ -23,6 +23,8 @@ from exactly the arguments that it passes to `Exception.__init__`.
     │   └── ServiceUnavailable         503  try again later
     ├── ServiceUnreachable             nobody answers at the service's address
     │   └── CertificateRefused         … or with a certificate that is not accepted here
+    ├── LoginFailed                    a login was refused, not done in time, or broken off
+    ├── LoginNotOffered                the service has no login of this kind
     ├── CredentialRefused              the broker does not take this credential (any more)
     ├── VersionMismatch                a part is older than the service allows
     ├── TaskError                      what became of a task
@@ -57,6 +59,8 @@ __all__ = [
     "FunctionNotFound",
     "FunctionNotPermitted",
     "InvalidRequest",
+    "LoginFailed",
+    "LoginNotOffered",
     "LoginRequired",
     "MaxResultSizeExceeded",
     "MessageError",
@@ -299,6 +303,45 @@ class CertificateRefused(ServiceUnreachable):
 
     def __str__(self) -> str:
         return f"No secure connection to the Farcall service at {self.url}: {self.reason}."
+
+
+class LoginNotOffered(FarcallError):
+    """The service has no login by OAuth2, or not the kind that was wanted."""
+
+    code = "LOGIN_NOT_OFFERED"
+
+    def __init__(self, url: str, what: str) -> None:
+        super().__init__(url, what)
+        self.url = url
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"The service at {self.url} offers no {self.what}. `farcall login --token` takes a token from its operator."
+        )
+
+
+class LoginFailed(FarcallError):
+    """The service did not give tokens. `error` is OAuth2's word for why, such as `access_denied`."""
+
+    code = "LOGIN_FAILED"
+
+    def __init__(self, url: str, error: str, description: str = "") -> None:
+        super().__init__(url, error, description)
+        self.url = url
+        self.error = error
+        self.description = description
+
+    def __str__(self) -> str:
+        told = self.description or _LOGIN_FAILURES.get(self.error) or self.error.replace("_", " ")
+        return f"The login at {self.url} failed: {told.rstrip('.')}."
+
+
+_LOGIN_FAILURES = {
+    "access_denied": "it was refused, by you or by the service",
+    "expired_token": "the code was not used in time; log in again for another one",
+    "invalid_grant": "the code or the login has expired or was revoked",
+}
 
 
 class CredentialRefused(FarcallError):
