@@ -54,7 +54,7 @@ bench-parts: setup ## Measure the broker, the AMQP client and the service each b
 	@$(PY) benchmarks/broker.py && $(PY) benchmarks/amqp.py && $(PY) benchmarks/service.py
 
 chaos: setup ## Kill, stop and cut off parts while 5,000 tasks flow, and count (CHAOS_SEED, CHAOS_TASKS, CHAOS_SETUP, …)
-	@PYTHONPATH=tests $(PY) -m chaos
+	@$(PY) tests/chaos
 
 clean: ## Remove .venv, caches and the demo's data (run `make demo-stop` first)
 	rm -rf .venv .demo .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -7,8 +7,9 @@ import re
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
+import policy_world
 import pyotp
 import pytest
 import service_world
@@ -454,6 +455,28 @@ def test_a_demand_for_more_factors_is_met_by_what_the_provider_says(
         server.tell(amr=["pwd"])
 
 
+def test_a_policy_s_largest_age_is_met_by_a_fresh_login_at_the_provider(
+    play: Play, server: OidcServer, visitor: Visitor
+) -> None:
+    async def story(site: Site) -> None:
+        owner = await policy_world.person(site, "owner@local")
+        policy_id = await policy_world.policy(owner, include=["site-a.example"], timeout_s=60)
+        browser = Browser(site)
+        await enter(browser, visitor)
+        await age_logins(site, 100)
+        await browser.get(Program().link(session_required_policies=policy_id))
+        assert browser.answer.url.path == "/login"
+        assert "asks for more" in browser.answer.text
+        button = re.search(r'href="(/login/oidc/site[^"]*)"', browser.answer.text)
+        assert button
+        await browser.get(button[1].replace("&amp;", "&"))
+        assert parameters(browser.left_to)["prompt"] == "login"
+        await through(browser, visitor, "u-ada")
+        assert "Let a program in" in browser.answer.text
+
+    told(play, server, story)
+
+
 def test_identities_are_linked_when_both_have_logged_in_and_the_person_says_yes(
     play: Play, server: OidcServer, visitor: Visitor
 ) -> None:
@@ -525,3 +548,48 @@ def test_a_provider_that_is_down_is_named_and_the_login_page_stays(play: Play, s
         assert browser.answer.status_code == 404
 
     told(play, server, story, issuer="http://127.0.0.1:1")
+
+
+# --- Rubbish
+
+
+RUBBISH = ("", "\0", "\udcff", "x" * 10_000, "e30.e30", "🙂.🙂", "null", "[]", '{"a":1}', "../../x", "%00%ff\r\nx: y")
+
+
+@pytest.mark.parametrize("path", ["/login/totp", "/login/new-password", "/account/totp/confirm", "/account/totp/remove",
+                                  "/account/totp/recovery", "/account/link", "/account/unlink"])  # fmt: skip
+def test_no_form_is_a_fault(play: Play, path: str) -> None:
+    async def story(site: Site) -> None:
+        await account(site)
+        browser = Browser(site)
+        await browser.log_in("ada", PASSWORD)
+        token = next(form.fields["csrf"] for form in browser.forms if form.action == "/logout")
+        for value in RUBBISH:
+            names = ("pending", "code", "sealed", "identity_id", "again", "username")
+            form = {**dict.fromkeys(names, value), "csrf": token, "password": value}
+            body = urlencode(form, errors="surrogateescape")
+            headers = {"content-type": "application/x-www-form-urlencoded"}
+            answer = await browser.http.post(path, content=body, headers=headers)
+            assert answer.status_code < 500, (value[:20], answer.text)
+            site.clock.now += 100  # so that nothing is slowed
+            if (await browser.get("/account")).url.path == "/login":
+                await browser.log_in("ada", PASSWORD)
+
+    play(story)
+
+
+def test_no_answer_of_a_provider_is_a_fault(play: Play, server: OidcServer) -> None:
+    async def story(site: Site) -> None:
+        browser = Browser(site)
+        for value in RUBBISH:
+            await browser.get("/login/oidc/site")
+            state = parameters(browser.left_to)["state"]
+            for given in (value, state):
+                query = urlencode({"state": given, "code": value, "iss": value, "error_description": value, "a": value},
+                                  errors="surrogateescape")  # fmt: skip
+                answer = await browser.http.get(f"/login/oidc/callback?{query}")
+                assert 400 <= answer.status_code < 500, (value[:20], answer.text)
+            answer = await browser.http.get(f"/login/oidc/{quote(value, safe='', errors='surrogateescape')}")
+            assert answer.status_code < 500
+
+    told(play, server, story)

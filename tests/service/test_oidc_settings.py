@@ -69,6 +69,15 @@ def test_secrets_are_not_shown() -> None:
     assert shown("oidc", ()) == "(none)"
 
 
+def test_the_example_of_the_page_can_be_used(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "howto" / "connect-an-identity-provider.md").read_text()
+    lines = page.partition("```toml\n")[2].partition("```")[0].splitlines()
+    file = tmp_path / "service.toml"
+    file.write_text("\n".join(line.strip() for line in lines))
+    (provider,) = settings(file).oidc
+    assert (provider.name, provider.allowed_domains) == ("site", ("site.example",))
+
+
 def test_every_member_of_a_table_is_documented() -> None:
     page = (ROOT / "docs" / "howto" / "connect-an-identity-provider.md").read_text()
     table = page.partition("## What a table may say")[2].partition("\n## ")[0]

@@ -6,16 +6,43 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from browser import Browser, Program, ask_token, parameters
 from policy_world import HTTPS, group, guarded_endpoint, person, policy, subscription
-from service_world import CODE, PAYLOAD, Play, Site
+from service_world import CODE, PAYLOAD, Caller, Play, Site
 
+from farcall.service.accounts.local import LocalLogin
+from farcall.service.accounts.passwords import hash_password
+from farcall.service.accounts.rules import Identity, token_hash
+from farcall.service.accounts.store import find_token
+from farcall.service.audit.rules import NOBODY as NO_ACTOR
 from farcall.service.audit.store import tail
 from farcall.service.relay.results import ParsedResult
 from farcall.service.relay.store import read_result_page, record_results
-from farcall.wire.auth import COMPUTE_SCOPE, MANAGE_PROJECTS_SCOPE
+from farcall.service.users.rules import Person
+from farcall.service.users.store import add_user
+from farcall.wire.auth import COMPUTE_SCOPE, MANAGE_PROJECTS_SCOPE, session_demand
 
 NOBODY = "11111111-2222-4333-8444-555555555555"
 DAY = 86400.0
+
+
+PASSWORD = "correct horse battery"
+
+
+async def add_person(site: Site) -> Person:
+    """Ada, with a password."""
+
+    def make(conn: Any) -> Person:
+        told: dict[str, Any] = {"must_change": False, "display_name": None, "email": None, "organization": None}
+        return add_user(conn, "ada@local", hash_password(PASSWORD), **told, actor=NO_ACTOR, now=site.clock.now)
+
+    return await site.service.db.write(make)
+
+
+async def identity_of(site: Site, token: str) -> Identity:
+    found = await site.service.db.read(find_token, token_hash(token))
+    assert found is not None
+    return found[0]
 
 
 async def finish(site: Site, endpoint_id: str, *task_ids: str) -> Any:
@@ -57,7 +84,7 @@ def test_a_function_for_a_group_is_run_by_its_members_and_nobody_else(play: Play
 # --- shares
 
 
-def test_an_endpoint_is_shared_with_people_and_groups_until_that_is_taken_back(play: Play) -> None:
+def test_an_endpoint_is_shared_with_people_and_groups_until_that_is_taken_back(play: Play, store_url: str) -> None:
     async def story(site: Site) -> None:
         lab = await group(site, "lab")
         ada, bob, eve = [await person(site, f"{name}@example.org") for name in ("ada", "bob", "eve")]
@@ -86,7 +113,7 @@ def test_an_endpoint_is_shared_with_people_and_groups_until_that_is_taken_back(p
         assert [each.outcome for each in await told(site, "endpoint.share")] == ["done"]
         assert len(await told(site, "endpoint.unshare")) == 2
 
-    play(story)
+    play(story, store=store_url)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +185,7 @@ def test_domains_are_those_of_the_persons_identities(play: Play) -> None:
     play(story)
 
 
-def test_a_changed_policy_counts_from_the_next_request_on(play: Play) -> None:
+def test_a_changed_policy_counts_from_the_next_request_on(play: Play, store_url: str) -> None:
     async def story(site: Site) -> None:
         ada = await person(site, "ada@example.org")
         policy_id = await policy(ada)
@@ -178,7 +205,7 @@ def test_a_changed_policy_counts_from_the_next_request_on(play: Play) -> None:
         await ada.caller.ask("DELETE", f"/v3/policies/{policy_id}")
         await ada.caller.ask("GET", f"/v3/policies/{policy_id}", status=404)
 
-    play(story)
+    play(story, store=store_url)
 
 
 def test_a_registration_names_a_policy_that_its_owner_may_use(play: Play) -> None:
@@ -241,6 +268,52 @@ def test_projects_and_policies_in_the_ecosystems_form(play: Play) -> None:
     play(story)
 
 
+def test_what_a_refusal_asks_for_leads_through_the_pages_of_the_login_to_a_token_that_passes(play: Play) -> None:
+    async def story(site: Site) -> None:
+        ada = await add_person(site)
+        browser = Browser(site)
+        await browser.log_in("ada", PASSWORD)
+
+        async def submit(token: str, status: int) -> Any:
+            headers = {"authorization": f"Bearer {token}"}
+            body = {"tasks": {function_id: [PAYLOAD]}}
+            answer = await site.client.post(f"/v3/endpoints/{endpoint_id}/submit", headers=headers, json=body)
+            assert answer.status_code == status, answer.text
+            return answer.json()
+
+        async def token(**demand: str) -> str:
+            program = Program()
+            await browser.get(program.link(**demand))
+            if any(form.action == "/login" for form in browser.forms):
+                asked.append(browser.answer.text)
+                await browser.send("/login", username="ada", password=PASSWORD)
+            await browser.send("/v2/oauth2/authorize", decision="allow")
+            code = parameters(browser.left_to)["code"]
+            answer = await ask_token(site, **program.form(code))
+            documents = (answer, *answer["other_tokens"])
+            return str(next(each["access_token"] for each in documents if each["resource_server"] == "funcx_service"))
+
+        asked: list[str] = []
+        first = await token()
+        owner = Caller(site.client, LocalLogin(identity=await identity_of(site, first), token=first))
+        assert owner.identity.id == ada.id
+        made = await owner.ask("POST", "/v3/policies", {"authentication_assurance_timeout": 60})
+        endpoint_id = await owner.endpoint(authentication_policy=made["id"])
+        function_id = await owner.function()
+        await submit(first, 200)
+        site.clock.now += 61
+        refused = await submit(first, 403)
+        assert asked == []
+        wanted = session_demand(refused)
+        assert wanted is not None
+        again = await token(**wanted.to_query())
+        assert len(asked) == 1
+        assert "logins of the last 60 seconds" in asked[0]
+        await submit(again, 200)
+
+    play(story)
+
+
 # --- high assurance
 
 
@@ -269,7 +342,7 @@ def test_high_assurance_says_what_is_missing_and_cannot_be_switched(play: Play) 
     play(story, amqp_advertised_scheme="amqps")
 
 
-def test_results_of_high_assurance_are_read_through_the_policy_and_only_announced(play: Play) -> None:
+def test_results_of_high_assurance_are_read_through_the_policy_and_only_announced(play: Play, store_url: str) -> None:
     async def story(site: Site) -> None:
         ada = await person(site, "ada@example.org")
         endpoint_id = await guarded_endpoint(ada, await policy(ada, timeout_s=60))
@@ -297,7 +370,7 @@ def test_results_of_high_assurance_are_read_through_the_policy_and_only_announce
         assert (await ada.caller.ask("GET", f"/v2/tasks/{task_id}"))["result"] == "secret"
         assert [each.outcome for each in await told(site, "task.read")] == ["refused", "refused"]
 
-    play(story, amqp_advertised_scheme="amqps")
+    play(story, store=store_url, amqp_advertised_scheme="amqps")
 
 
 def test_a_function_for_high_assurance_runs_only_at_its_endpoint(play: Play) -> None:
@@ -318,7 +391,7 @@ def test_a_function_for_high_assurance_runs_only_at_its_endpoint(play: Play) -> 
     play(story, amqp_advertised_scheme="amqps")
 
 
-def test_a_function_for_high_assurance_is_deleted_90_days_after_its_last_task(play: Play) -> None:
+def test_a_function_for_high_assurance_is_deleted_90_days_after_its_last_task(play: Play, store_url: str) -> None:
     async def story(site: Site) -> None:
         ada = await person(site, "ada@example.org")
         endpoint_id = await guarded_endpoint(ada, await policy(ada, high_assurance=True))
@@ -337,7 +410,7 @@ def test_a_function_for_high_assurance_is_deleted_90_days_after_its_last_task(pl
         assert [each.object_id for each in await told(site, "function.expire")] == [unused, used]
         await ada.caller.submit(endpoint_id, used, status=404)
 
-    play(story, amqp_advertised_scheme="amqps")
+    play(story, store=store_url, amqp_advertised_scheme="amqps")
 
 
 def test_a_repeated_submission_gets_the_same_warning(play: Play) -> None:

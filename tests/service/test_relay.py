@@ -12,11 +12,14 @@ import pika.exceptions
 import pytest
 from relay_scene import PATIENCE_S, Agent, Link, Scene, ids_of
 from service_world import CODE, PAYLOAD, Rest
+from sqlalchemy import Connection, update
 
+from farcall.service.db.tables import endpoints
 from farcall.service.relay import store
 from farcall.service.relay.sweeper import TASK_EXPIRED
 from farcall.wire.messages import (
     EndpointStatusReport,
+    ErrorDetails,
     Result,
     Task,
     TaskCancel,
@@ -90,6 +93,34 @@ def test_results_wait_for_a_client_that_comes_later(scene: Callable[..., Scene])
         agent.finish(task_id)
     got = [unpack_message(body) for _, _, body in here.sdk(group_id).wait(3)]
     assert [each.task_id for each in got if isinstance(each, Result)] == ids
+
+
+def test_results_of_high_assurance_are_announced_and_never_on_the_stream(scene: Callable[..., Scene]) -> None:
+    def protect(conn: Connection) -> None:
+        conn.execute(update(endpoints).where(endpoints.c.id == here.endpoint_id).values(high_assurance=True))
+
+    here = scene()
+    here.thread.call(lambda service: service.db.write(protect))
+    ids, group_id = here.submit(3)
+    there, own = here.sdk(group_id), here.sdk(f"{group_id}.reader")
+    agent = here.agent()
+    agent.finish(ids[0], "SECRET value")
+    failure = ErrorDetails(code="RemoteExecutionError", user_message="SECRET in a traceback")
+    agent.send(pack_message(Result(task_id=ids[1], data="SECRET traceback", error_details=failure)))
+    here.ada.ask("POST", f"/v3/tasks/{ids[2]}/cancel")
+    seen = [*there.wait(3), *own.wait(3)]
+    for link in (there, own):
+        link.close()
+    seen += here.sdk(group_id).wait(3)  # from the store
+    assert len(seen) == 9
+    for _, properties, body in seen:
+        assert properties.headers == {"high_assurance": True}
+        assert properties.timestamp
+        message = unpack_message(body)
+        assert isinstance(message, Result)
+        assert (message.data, message.error_details, message.details) == ("", None, None)
+        assert b"SECRET" not in body
+    assert sorted(unpack_message(body).task_id for _, _, body in seen) == sorted(3 * ids)
 
 
 def test_results_that_a_client_has_acknowledged_do_not_come_again(scene: Callable[..., Scene]) -> None:

@@ -72,7 +72,6 @@ def outcomes(futures: dict[int, Future[Any]]) -> tuple[list[int], list[BaseExcep
     return values, errors
 
 
-@pytest.mark.on_servers
 def test_tasks_survive_a_kill_of_the_service_while_they_run(system: ProcessSystem, tmp_path: Path) -> None:
     log = tmp_path / "runs"
     endpoint = system.endpoint(config=PROCESSES)

@@ -164,7 +164,6 @@ def test_tasks_of_a_function_that_was_deleted_still_run(system: ProcessSystem) -
             ex.submit_to_registered_function(function, (1,)).result(timeout=TIMEOUT_S)
 
 
-@pytest.mark.on_servers
 def test_a_service_that_stood_still_goes_on(system: ProcessSystem, tmp_path: Path) -> None:
     log = tmp_path / "runs"
     endpoint = system.endpoint(config=PROCESSES)

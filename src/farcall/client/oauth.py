@@ -1,7 +1,7 @@
 """The client's side of OAuth2 and OpenID Connect at one service: discovery, tokens, revocation.
 
 Knows the forms and documents; `http` sends, `login` leads a person through, `credentials` keeps tokens fresh. No
-library: what a public client needs are four forms and a hash (decision 14).
+library: what a public client needs are four forms and a hash (decision 15).
 
 Source: RFC 6749 (tokens), RFC 7636 (PKCE), RFC 7009 (revocation), RFC 8628 (device), OpenID Connect Discovery;
 wire protocol, token endpoint.

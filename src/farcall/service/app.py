@@ -64,8 +64,16 @@ __all__ = ["create_app", "open_service"]
 _logger = logging.getLogger(__name__)
 _KEPT_S = 7 * 24 * 3600.0
 _PARTS = (
-    *(tasks_routes, functions_routes, endpoints_routes, policies_routes, accounts_routes),
-    *(login_routes, factors_routes, oidc_routes, oauth_routes, ops_routes),
+    tasks_routes,
+    functions_routes,
+    endpoints_routes,
+    policies_routes,
+    accounts_routes,
+    login_routes,
+    factors_routes,
+    oidc_routes,
+    oauth_routes,
+    ops_routes,
 )
 
 

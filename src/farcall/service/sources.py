@@ -136,10 +136,10 @@ def shown(name: str, value: Any) -> str:
         return "(none)"
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, tuple):
+        return ",".join(shown("", each) for each in value) or "(none)"
     if value and _SECRET_NAME.search(name):
         return _MASK
-    if isinstance(value, tuple):
-        return ", ".join(shown(name, each) for each in value) or "(none)"
     if is_dataclass(value):
         members = ((field.name, getattr(value, field.name), field.default) for field in fields(value))
         said = (f"{member} = {shown(member, it)}" for member, it, default in members if it != default)

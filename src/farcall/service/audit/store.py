@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from farcall.service.audit.rules import Actor, Entry, Outcome
+from farcall.service.db.sql import Insert
 from farcall.service.db.tables import audit
 
 __all__ = ["entries_after", "record", "tail"]
@@ -26,19 +27,18 @@ def record(
     detail: Mapping[str, Any] | None = None,
 ) -> None:
     """Remember that `actor` did this, in the transaction that does it. See `Entry` for the meanings."""
-    conn.execute(
-        insert(audit).values(
-            at=at,
-            actor_id=actor.id,
-            actor_name=actor.name[:255],
-            action=action,
-            object_kind=object_kind,
-            object_id=object_id and object_id[:255],
-            address=actor.address and actor.address[:64],
-            outcome=outcome,
-            detail_json=json.dumps(detail) if detail else None,
-        )
+    row = (
+        at,
+        actor.id,
+        actor.name[:255],
+        action,
+        object_kind,
+        object_id and object_id[:255],
+        actor.address and actor.address[:64],
+        outcome,
+        json.dumps(detail) if detail else None,
     )
+    _ADD.run(conn, [row])
 
 
 def tail(conn: Connection, count: int, action: str | None = None) -> Sequence[Entry]:
@@ -58,6 +58,22 @@ def entries_after(conn: Connection, seq: int, count: int) -> Sequence[Entry]:
     """The oldest entries after number `seq`, in their order."""
     statement = select(audit).where(audit.c.seq > seq).order_by(audit.c.seq).limit(count)
     return [_entry(row) for row in conn.execute(statement).all()]
+
+
+_ADD = Insert(  # on the way of each submission
+    audit,
+    (
+        "at",
+        "actor_id",
+        "actor_name",
+        "action",
+        "object_kind",
+        "object_id",
+        "address",
+        "outcome",
+        "detail_json",
+    ),
+)
 
 
 def _entry(row: Any) -> Entry:  # a row of `audit`

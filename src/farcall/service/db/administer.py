@@ -16,7 +16,8 @@ from sqlalchemy import Engine, text
 from farcall.service.db import sessions
 from farcall.service.db.engine import make_engine
 from farcall.service.db.errors import StoreError, StoreUnreachable
-from farcall.service.db.migrations import HEAD, SchemaTooNew, revision_of
+from farcall.service.db.migrations import check_schema
+from farcall.service.db.migrations.plan import NEEDED
 from farcall.service.db.upkeep import shown_url
 from farcall.wire.errors import FarcallError
 
@@ -42,8 +43,8 @@ class SchemaMissing(StoreError):
         if self.found is None:
             return "The store has no tables yet. `farcall-service start` makes them; so does `farcall-service migrate`."
         return (
-            f"The store's schema has revision {self.found}, and this release needs {HEAD}. Stop the service, and start "
-            "the new release, or run `farcall-service migrate`."
+            f"The store's schema has revision {self.found}, and this release needs {NEEDED}. Stop the service, and "
+            "start the new release, or run `farcall-service migrate`."
         )
 
 
@@ -82,11 +83,9 @@ def _once(engine: Engine, url: str, run: Callable[..., T], *args: Any) -> T:
         with connection.begin():
             if connection.dialect.name == "postgresql":
                 connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_MS}ms'"))
-            found = revision_of(connection)
-            if found is None or found < HEAD:
+            found = check_schema(connection)
+            if found is None or found < NEEDED:
                 raise SchemaMissing(found)
-            if found > HEAD:
-                raise SchemaTooNew(found)
             return run(connection, *args)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -10,12 +11,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from farcall.service.context import service_of
 from farcall.service.web.bodies import json_response
+from farcall.service.web.pages import page
 from farcall.wire.errors import ApiError, FarcallError, InvalidRequest, NotFound
 
 __all__ = ["install_error_handlers"]
 
 _logger = logging.getLogger(__name__)
+_PAGES: Final = ("/login", "/logout", "/account", "/device", "/v2/oauth2/authorize", "/v2/web/")
+"""Paths that people open."""
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -30,6 +35,8 @@ def install_error_handlers(app: FastAPI) -> None:
 async def _on_farcall_error(_request: Request, exc: Exception) -> Response:
     if not isinstance(exc, ApiError):
         return await _on_fault(_request, exc)
+    if _is_for_a_person(_request):
+        return _error_page(_request, exc)
     headers = {}
     if exc.http_status == 401:
         headers["www-authenticate"] = "Bearer"
@@ -72,4 +79,24 @@ async def _on_fault(request: Request, exc: Exception) -> Response:
         extra={"event": "http.fault", "method": request.method, "path": request.url.path},
     )
     error = ApiError("The service failed on this request; its log says why.", None, 500, "INTERNAL_ERROR")
+    if _is_for_a_person(request):
+        return _error_page(request, error)
     return json_response(error.to_document(), 500)
+
+
+def _is_for_a_person(request: Request) -> bool:
+    return request.url.path.startswith(_PAGES) and "text/html" in request.headers.get("accept", "")
+
+
+def _error_page(request: Request, error: ApiError) -> Response:
+    links = [{"url": "/account", "label": "To your account"}]
+    return page(
+        request,
+        service_of(request).secret,
+        "message.html",
+        error.http_status,
+        title="This cannot be done",
+        text=str(error),
+        bad=True,
+        links=links,
+    )

@@ -108,7 +108,15 @@ class Keeper:
 
     def start(self) -> None:
         """Start the first executor and the thread. Raises what the executor raises."""
-        self._start_executor()
+        try:
+            self._start_executor()
+        except InterchangeGone as exc:
+            # Somebody may have killed it. A configuration with which it cannot run ends the second one, too.
+            _log.warning(
+                "The interchange ended while it was started; tried again",
+                extra={"event": "engine.start_again", "reason": str(exc)},
+            )
+            self._start_executor()
         self._thread.start()
 
     def shortage(self) -> None:
