@@ -7,6 +7,7 @@ standard library and the family, because the official packages live in a venv of
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
@@ -216,6 +217,33 @@ def doomed(sdk: Any, endpoint: str) -> Any:
         ex.submit(twice, 1).cancel()
         sdk.Client().delete_endpoint(endpoint)
         return [str(each.exception(TIMEOUT_S)) for each in futures]
+
+
+def conversation(sdk: Any, endpoint: str) -> Any:
+    """Each request that a client makes, to an endpoint that is away: so the answers are the same each time."""
+    client = sdk.Client()
+    function_id = client.register_function(twice, description="twice as much")
+    source_id = client.register_source_code("def f(x):\n    return x\n", "f", public=True)
+    client.get_function(function_id)
+    batch = client.create_batch(user_endpoint_config={"workers": 2}, create_websocket_queue=True)
+    for n in range(2):
+        batch.add(function_id, args=(n,))
+    batch.add(source_id, args=(3,))
+    answer = client.batch_run(endpoint, batch)
+    task_ids = answer["tasks"][function_id]
+    client.get_task(task_ids[0])
+    client.get_batch_result(task_ids)
+    client.get_result_amqp_url()
+    client.get_endpoints()
+    client.get_endpoints(role="any")
+    client.get_endpoint_metadata(endpoint)
+    client.get_allowed_functions(endpoint)
+    for call in (client.get_endpoint_status, client.get_function):
+        with contextlib.suppress(Exception):  # 404
+            call("00000000-0000-4000-8000-000000000000")
+    client.delete_function(source_id)
+    client.stop_endpoint(endpoint)
+    client.delete_endpoint(endpoint)
 
 
 def stop(sdk: Any, endpoint: str) -> Any:

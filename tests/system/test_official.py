@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from conversations import CONVERSATIONS, Recorder, told
 from farcall.testing.processes import EndpointProcess, ProcessSystem, process_system
-from official import THREADS, Client, OfficialEndpoint, OfficialSide, OurSide, official_side, value_of
+from official import THREADS, VERSION, Client, OfficialEndpoint, OfficialSide, OurSide, official_side, value_of
 from rabbitmq_server import rabbitmq_server
 
 OUR_THREADS = "engine:\n  type: ThreadPoolEngine\n  max_workers: 4\n"
@@ -235,6 +237,31 @@ def test_the_commands_work(world: World) -> None:
     deleted = endpoint.command("delete", endpoint.name, "--yes")
     assert deleted.returncode == 0, deleted.stdout + deleted.stderr
     assert not os.path.exists(endpoint.directory)
+
+
+@only_embedded
+def test_the_conversation_is_the_recorded_one(world: World, tmp_path: Path) -> None:
+    """Of what goes over HTTP; with FARCALL_RECORD set it is recorded anew."""
+    recorder = Recorder(world.system.service.port)
+    side = OfficialSide(tmp_path, recorder.port, Client(world.system, "recorded"))
+    try:
+        endpoint = side.endpoint("recorded", THREADS, "display_name: Recorded\n")
+        endpoint.stop()
+        endpoint.start()
+        endpoint.stop()
+        side.program("conversation", endpoint=endpoint.id)
+    finally:
+        side.close()
+        recorder.close()
+    if os.environ.get("FARCALL_RECORD"):
+        CONVERSATIONS.mkdir(exist_ok=True)
+        made = {
+            "producer": f"globus-compute-sdk and globus-compute-endpoint {VERSION}",
+            "exchanges": recorder.recording(),
+        }
+        (CONVERSATIONS / f"official-{VERSION}.json").write_text(json.dumps(made, indent=1) + "\n")
+    recorded = json.loads((CONVERSATIONS / f"official-{VERSION}.json").read_text())
+    assert told(recorder.recording()) == told(recorded["exchanges"])
 
 
 @only_embedded

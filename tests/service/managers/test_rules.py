@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from farcall.service.cluster.plan import slot_of
 from farcall.service.managers.rules import RESERVED_OPTIONS, check_options, user_endpoint_id, user_endpoint_name
 from farcall.wire.errors import InvalidRequest
 from farcall.wire.messages import is_uuid_text
@@ -43,6 +44,12 @@ def test_the_id_is_the_same_for_the_same_person_options_and_python() -> None:
 )
 def test_anything_else_is_another(change: dict[str, Any]) -> None:
     assert _id(**change) != _id()
+
+
+def test_a_user_endpoint_is_in_the_slot_of_its_manager() -> None:
+    for number in range(30):
+        manager_id = str(uuid.UUID(int=number))
+        assert slot_of(_id(manager_id=manager_id, options={"n": number})) == slot_of(manager_id)
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED_OPTIONS))
