@@ -145,9 +145,11 @@ class OfficialSide:
             timeout=_PATIENCE_S,
         )
 
-    def endpoint(self, name: str = "there", template: str = THREADS, config: str = "") -> OfficialEndpoint:
-        """Configure one and start it."""
-        endpoint = OfficialEndpoint(self, name, template, config)
+    def endpoint(
+        self, name: str = "there", template: str = THREADS, config: str = "", options: Sequence[str] = ()
+    ) -> OfficialEndpoint:
+        """Configure one and start it. `options`: of the command `configure`."""
+        endpoint = OfficialEndpoint(self, name, template, config, options)
         self.endpoints.append(endpoint)
         endpoint.start()
         return endpoint
@@ -160,14 +162,15 @@ class OfficialSide:
 class OfficialEndpoint:
     """One `globus-compute-endpoint`, in the foreground: a manager, with the user endpoints that it starts."""
 
-    def __init__(self, side: OfficialSide, name: str, template: str, config: str) -> None:
+    def __init__(self, side: OfficialSide, name: str, template: str, config: str, options: Sequence[str]) -> None:
         self._side, self.name = side, name
         self.directory = side.user_dir / name
-        done = side.command(self._program, "configure", name)
+        done = side.command(self._program, "configure", name, *options)
         assert done.returncode == 0, done.stdout + done.stderr
         (self.directory / "user_config_template.yaml.j2").write_text(template)
         (self.directory / "user_config_schema.json").unlink(missing_ok=True)
-        (self.directory / "config.yaml").write_text("heartbeat_period: 5\n" + config)
+        with (self.directory / "config.yaml").open("a") as file:
+            file.write("\nheartbeat_period: 5\n" + config)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -240,17 +243,22 @@ class OfficialEndpoint:
             process.wait(60)
 
 
+def token_of(client: Client, system: ProcessSystem, scope: str) -> str:
+    """An access token."""
+    answer = httpx.post(
+        f"{system.service.url}/v2/oauth2/token",
+        data={"grant_type": "client_credentials", "scope": scope},
+        auth=(client.id, client.secret),
+    )
+    return str(answer.raise_for_status().json()["access_token"])
+
+
 class OurSide:
     """Our SDK and our endpoints as the same client's: programs of the installed package, in processes of their own."""
 
     def __init__(self, root: Path, system: ProcessSystem, client: Client) -> None:
         self.env = {**system.commands.env, "FARCALL_USER_DIR": str(root / "farcall")}
-        answer = httpx.post(
-            f"{system.service.url}/v2/oauth2/token",
-            data={"grant_type": "client_credentials", "scope": COMPUTE_SCOPE},
-            auth=(client.id, client.secret),
-        )
-        self.token: str = answer.raise_for_status().json()["access_token"]
+        self.token = token_of(client, system, COMPUTE_SCOPE)
         login = [str(Path(sys.executable).parent / "farcall"), "login", system.service.url]
         env = {**self.env, "FARCALL_TOKEN": self.token}
         subprocess.run(login, env=env, check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE_S)

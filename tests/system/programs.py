@@ -246,6 +246,20 @@ def conversation(sdk: Any, endpoint: str) -> Any:
     client.delete_endpoint(endpoint)
 
 
+def hurry(sdk: Any) -> Any:
+    client = sdk.Client()
+    return [len(client.get_endpoints()) for _ in range(12)]
+
+
+def denial(sdk: Any, endpoint: str) -> Any:
+    client = sdk.Client()
+    try:
+        client.run(1, endpoint_id=endpoint, function_id=client.register_function(twice))
+    except Exception as error:
+        return [_status(error), str(error)]
+    return None
+
+
 def stop(sdk: Any, endpoint: str) -> Any:
     sdk.Client().stop_endpoint(endpoint)
 

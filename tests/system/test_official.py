@@ -15,7 +15,18 @@ import pytest
 
 from conversations import CONVERSATIONS, Recorder, told
 from farcall.testing.processes import EndpointProcess, ProcessSystem, process_system
-from official import THREADS, VERSION, Client, OfficialEndpoint, OfficialSide, OurSide, official_side, value_of
+from farcall.wire.auth import COMPUTE_SCOPE, MANAGE_PROJECTS_SCOPE
+from official import (
+    THREADS,
+    VERSION,
+    Client,
+    OfficialEndpoint,
+    OfficialSide,
+    OurSide,
+    official_side,
+    token_of,
+    value_of,
+)
 from rabbitmq_server import rabbitmq_server
 
 OUR_THREADS = "engine:\n  type: ThreadPoolEngine\n  max_workers: 4\n"
@@ -240,6 +251,29 @@ def test_the_commands_work(world: World) -> None:
 
 
 @only_embedded
+@pytest.mark.parametrize("sdk", SDKS)
+def test_who_does_not_satisfy_an_endpoints_policy_is_told_so(world: World, guarded: OfficialEndpoint, sdk: str) -> None:
+    status, text = world.sdk(sdk).program("denial", endpoint=guarded.id)
+    assert status == 403
+    assert "elsewhere.example" in text
+
+
+@pytest.fixture(scope="module")
+def guarded(world: World) -> OfficialEndpoint:
+    """With a policy that the released command `configure` made; nobody here satisfies it."""
+    token = token_of(world.official.client, world.system, MANAGE_PROJECTS_SCOPE)
+    project = {"display_name": "a project", "contact_email": "ada@example.org"}
+    answer = httpx.post(
+        f"{world.system.service.url}/v2/api/projects",
+        json={"project": project},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    project_id = answer.raise_for_status().json()["project"]["id"]
+    options = ("--auth-policy-project-id", project_id, "--allowed-domains", "elsewhere.example")
+    return world.official.endpoint("guarded", options=options)
+
+
+@only_embedded
 def test_the_conversation_is_the_recorded_one(world: World, tmp_path: Path) -> None:
     """Of what goes over HTTP; with FARCALL_RECORD set it is recorded anew."""
     recorder = Recorder(world.system.service.port)
@@ -271,3 +305,15 @@ def test_a_deleted_manager_takes_its_user_endpoints_and_their_tasks_along(world:
     assert all("deleted" in text for text in texts), texts
     endpoint.wait_until_ended()
     assert not endpoint.user_endpoint_pids()
+
+
+def test_the_official_sdk_waits_when_it_asks_too_often(tmp_path: Path) -> None:
+    limits = {"FARCALL_REQUESTS_PER_S": "4", "FARCALL_REQUEST_BURST": "5"}
+    with process_system(tmp_path / "system", limits) as system, official_side(tmp_path, system) as official:
+        assert official.program("hurry") == [0] * 12
+        token = token_of(official.client, system, COMPUTE_SCOPE)
+        ask = {"url": f"{system.service.url}/v2/endpoints", "headers": {"Authorization": f"Bearer {token}"}}
+        answers = [httpx.get(**ask) for _ in range(12)]
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert refused.headers["retry-after"].isdigit()
+    assert refused.json()["code"] == "RATE_LIMITED"
