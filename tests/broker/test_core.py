@@ -388,6 +388,31 @@ def test_a_cancelled_consumer_gives_back_also_what_it_has_not_seen(broker: Broke
     consumer.ack(1)  # too late, and harmless
 
 
+def test_a_queue_that_is_filled_anew_gives_the_next_consumer_nothing_of_the_one_before(
+    broker: Broker, turn: Turn
+) -> None:
+    settled: list[tuple[str, int]] = []
+    broker.on_acked = lambda queue, count: settled.append((queue, count))
+    broker.declare_queue("q", refilled=True)
+    queue = broker.topology.queue("q")
+    outlet = Outlet(Gate())
+    old = Collector(queue, outlet, "old", 10)
+    old.exclusive = True
+    broker.attach(old)
+    for body in (b"1", b"2", b"3"):
+        broker.publish("", "q", body)
+    broker.detach(old)
+    outlet.ack(1, False)
+    broker.close_outlet(outlet)
+    turn.end()
+    assert settled == []
+    assert broker.queue_depth("q") == QueueDepth(ready=0, unacked=0, consumers=0)
+    broker.publish("", "q", b"4")
+    new = Collector(queue, Outlet(Gate()), "new", 10)
+    broker.attach(new)
+    assert [body for _, body, _ in new.got] == [b"4"]
+
+
 def test_settling_what_is_not_held_is_an_error(broker: Broker, turn: Turn) -> None:
     broker.declare_queue("q")
     got: list[Delivery] = []

@@ -145,7 +145,7 @@ def test_the_client_sees_the_endpoint(system: LocalSystem, client: Client) -> No
     assert system.endpoint_id in [entry["uuid"] for entry in client.get_endpoints()]
     assert client.get_endpoint_status(system.endpoint_id)["status"] == "online"
     assert client.get_endpoint_metadata(system.endpoint_id)["display_name"] == "Endpoint of a test"
-    assert client.get_allowed_functions(system.endpoint_id) is None
+    assert client.get_allowed_functions(system.endpoint_id)["restricted"] is False
     assert client.get_result_amqp_url()["connection_url"].startswith("amqp://")
 
 

@@ -1,13 +1,8 @@
-"""Our bytes in the other ecosystem's package and its bytes in ours, live. Needs an interpreter that has it:
-
-python3 -m venv DIR && DIR/bin/pip install globus-compute-sdk==4.19.0
-FARCALL_TEST_OFFICIAL_PYTHON=DIR/bin/python pytest tests/serialize/test_official.py
-"""
+"""Our bytes in the other ecosystem's package and its bytes in ours, live. See tests/official.py."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,16 +11,17 @@ import pytest
 
 from farcall import MPIFunction, ShellFunction, ShellResult
 from farcall.serialize import ComputeSerializer
+from official import official_python
 
-OFFICIAL = os.environ.get("FARCALL_TEST_OFFICIAL_PYTHON", "")
 SCRIPT = Path(__file__).parents[2] / "conformance" / "strategies" / "vectors.py"
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(
-        not OFFICIAL, reason="FARCALL_TEST_OFFICIAL_PYTHON names no interpreter with globus-compute-sdk"
-    ),
-]
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def official() -> str:
+    """An interpreter with the packages."""
+    return str(official_python())
 
 
 def run(python: str, *args: object, stdin: str = "") -> str:
@@ -37,17 +33,17 @@ def run(python: str, *args: object, stdin: str = "") -> str:
 
 
 @pytest.mark.parametrize("file", sorted(SCRIPT.parent.glob("*.json")), ids=lambda file: file.stem)
-def test_recorded_vectors_are_understood_there(file: Path) -> None:
-    assert run(OFFICIAL, SCRIPT, "check", "globus_compute_sdk", file) == "ok\n"
+def test_recorded_vectors_are_understood_there(official: str, file: Path) -> None:
+    assert run(official, SCRIPT, "check", "globus_compute_sdk", file) == "ok\n"
 
 
-def test_what_we_write_now_is_understood_there(tmp_path: Path) -> None:
+def test_what_we_write_now_is_understood_there(official: str, tmp_path: Path) -> None:
     run(sys.executable, SCRIPT, "write", "farcall", tmp_path / "ours.json")
-    assert run(OFFICIAL, SCRIPT, "check", "globus_compute_sdk", tmp_path / "ours.json") == "ok\n"
+    assert run(official, SCRIPT, "check", "globus_compute_sdk", tmp_path / "ours.json") == "ok\n"
 
 
-def test_what_they_write_now_is_understood_here(tmp_path: Path) -> None:
-    run(OFFICIAL, SCRIPT, "write", "globus_compute_sdk", tmp_path / "theirs.json")
+def test_what_they_write_now_is_understood_here(official: str, tmp_path: Path) -> None:
+    run(official, SCRIPT, "write", "globus_compute_sdk", tmp_path / "theirs.json")
     assert run(sys.executable, SCRIPT, "check", "farcall", tmp_path / "theirs.json") == "ok\n"
 
 
@@ -60,7 +56,7 @@ print(json.dumps([s.serialize(s.deserialize(text)(x="there")) for text in json.l
 """
 
 
-def test_our_shell_functions_run_there_and_their_results_come_back_as_ours(tmp_path: Path) -> None:
+def test_our_shell_functions_run_there_and_their_results_come_back_as_ours(official: str, tmp_path: Path) -> None:
     serializer = ComputeSerializer()
     functions = [
         ShellFunction("echo {x}; exit 3"),
@@ -69,7 +65,7 @@ def test_our_shell_functions_run_there_and_their_results_come_back_as_ours(tmp_p
     ]
     texts = json.dumps([serializer.serialize(function) for function in functions])
     done = subprocess.run(
-        [OFFICIAL, "-c", CALL_THERE], input=texts, capture_output=True, text=True, cwd=tmp_path, check=True, timeout=60
+        [official, "-c", CALL_THERE], input=texts, capture_output=True, text=True, cwd=tmp_path, check=True, timeout=60
     )
     shell, mpi, plain = [serializer.deserialize(text) for text in json.loads(done.stdout)]
     assert (type(shell), shell.stdout, shell.returncode) == (ShellResult, "there\n", 3)

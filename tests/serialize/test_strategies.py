@@ -208,3 +208,9 @@ def test_a_strategy_of_ones_own_is_known_once_its_class_exists(monkeypatch: pyte
         type("Thief", (SerializationStrategy,), {"identifier": "00\n"})
     with pytest.raises(ValueError, match="two characters"):
         type("Short", (SerializationStrategy,), {"identifier": "x"})
+
+
+def test_annotations_may_name_what_does_not_travel_along() -> None:
+    function = ComputeSerializer().deserialize("st\nf:def f(x: np.ndarray = 2) -> Missing:\n    return x\n")
+    assert function() == 2
+    assert function.__annotations__ == {"x": "np.ndarray", "return": "Missing"}

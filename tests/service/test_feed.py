@@ -7,7 +7,7 @@ from collections import deque
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farcall.service.relay.feed import Command, Entry, Feed, Publish, Purge, ReadPage, Window
+from farcall.service.relay.feed import Command, Entry, Feed, Publish, Purge, ReadPage, Taken, Window
 
 WINDOW = Window(messages=4, size=40)
 
@@ -250,6 +250,46 @@ def test_every_open_entry_reaches_each_attachment_in_order_and_within_the_window
     assert world.seen == sorted(set(world.seen))
     assert set(world.open) <= set(world.seen)
     assert world.feed.is_caught_up
+
+
+def test_what_was_acknowledged_is_told_if_asked() -> None:
+    feed = caught_up()
+    feed.tells_taken = True
+    feed.committed(entries(5, 6, 7))
+    assert feed.settled(2) == [Taken([5, 6])]
+
+
+def test_beginning_again_leaves_out_what_is_out_and_what_is_not_to_be_sent() -> None:
+    feed = caught_up()
+    feed.committed(entries(1, 2, 3))
+    feed.settled(2)
+    asked = page_asked(feed.again())
+    assert asked is not None
+    assert asked.after == 0
+    assert feed.committed(entries(4)) == []
+    commands = feed.page(asked.epoch, entries(1, 2, 3), is_last=True, not_these={2})
+    assert published(commands) == [1]
+    following = page_asked(commands)
+    assert following is not None
+    assert published(feed.page(following.epoch, entries(4), is_last=True)) == [4]
+    assert feed.is_caught_up
+
+
+def test_a_page_of_which_nothing_is_to_be_sent_is_not_read_for_ever() -> None:
+    feed = Feed(WINDOW)
+    asked = page_asked(feed.attached())
+    assert asked is not None
+    commands = feed.page(asked.epoch, entries(1, 2), is_last=False, not_these={1, 2})
+    following = page_asked(commands)
+    assert following is not None
+    assert following.after == 2
+
+
+def test_who_does_not_understand_cancellations_is_sent_none() -> None:
+    feed = caught_up()
+    feed.committed(entries(1))
+    assert feed.withdrawn(entry(1), tell=False) == []
+    assert published(feed.withdrawn(entry(1))) == [1]
 
 
 # --- Brokers that do not tell what was acknowledged ---------------------------------------------------------------

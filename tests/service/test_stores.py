@@ -200,7 +200,7 @@ def test_who_is_attached_can_be_read(world: World) -> None:
     assert endpoints.read_attached(world.conn) == [(world.endpoint_id, NOW, {"active": True}, NOW + 1)]
     endpoints.write_attached(world.conn, {world.endpoint_id: None})
     assert endpoints.read_attached(world.conn) == []
-    assert world.endpoint_id in endpoints.read_endpoint_ids(world.conn)
+    assert world.endpoint_id in list(endpoints.read_endpoint_queues(world.conn))
 
 
 # --- submission

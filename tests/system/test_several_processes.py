@@ -22,6 +22,7 @@ from farcall import Executor
 from farcall.testing.functions import by_value
 from farcall.testing.processes import ServiceProcess, SeveralProcesses, several_processes
 from farcall.wire.errors import TaskCancelled
+from official import Client, OfficialSide
 from postgres_server import PostgresServer, postgres_server
 from rabbitmq_server import RabbitServer, rabbitmq_server
 from tcp_balancer import Balancer, balancer
@@ -266,3 +267,21 @@ def test_processes_that_do_everything_share_the_work_as_well(
     assert sum(slots(each, system) for each in system.services.values()) == 64
     for ex in executors:
         ex.shutdown()
+
+
+def test_an_official_endpoint_and_its_user_endpoints(system: SeveralProcesses, front: Balancer, tmp_path: Path) -> None:
+    """Whichever relay sees to them: started, refused with the reason, and started again when a relay has gone."""
+    side = OfficialSide(tmp_path, front.port, Client(system, "official"))
+    relay = system.services["relay-2"]
+    try:
+        endpoint = side.endpoint()
+        assert side.program("submit", endpoint=endpoint.id)[1] == 4.5
+        text = side.program("failure", endpoint=endpoint.id, options={"workers": "a lot"})
+        assert "Failed to start" in text
+        relay.kill()
+        endpoint.kill_user_endpoints()
+        assert side.program("submit", endpoint=endpoint.id)[1] == 4.5
+        assert side.program("look", endpoint=endpoint.id)[0] == "online"
+    finally:
+        side.close()
+        relay.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,18 @@ from farcall import ShellFunction
 from farcall.serialize import AllCodeStrategies, ComputeSerializer, JSONData, PureSourceTextInspect
 from farcall.wire.messages import Task, pack_message
 from farcall.worker.run import run_task
+from official import official_python
 
 from .conftest import TASK_ID, make_task, opened
 
-OFFICIAL = os.environ.get("FARCALL_TEST_OFFICIAL_PYTHON", "")
+pytestmark = pytest.mark.system
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(
-        not OFFICIAL, reason="FARCALL_TEST_OFFICIAL_PYTHON names no interpreter with the globus-compute packages"
-    ),
-]
+
+@pytest.fixture(scope="module")
+def official() -> str:
+    """An interpreter with the packages."""
+    return str(official_python())
+
 
 READ = """
 import json, sys
@@ -51,9 +51,9 @@ print(json.dumps([execute_task(text.encode(), tid, run_dir=sys.argv[1]).decode()
 """
 
 
-def ask(script: str, texts: list[str], directory: Path) -> Any:
+def ask(official: str, script: str, texts: list[str], directory: Path) -> Any:
     done = subprocess.run(
-        [OFFICIAL, "-c", script, str(directory)],
+        [official, "-c", script, str(directory)],
         input=json.dumps(texts),
         capture_output=True,
         text=True,
@@ -72,17 +72,17 @@ def fail() -> None:
     raise ValueError("no")
 
 
-def test_our_results_are_read_there(tmp_path: Path) -> None:
+def test_our_results_are_read_there(official: str, tmp_path: Path) -> None:
     tasks = [make_task(len, "abc"), make_task(divmod, 1, 0), make_task(ShellFunction("echo hi"))]
     messages = [run_task(task._replace(working_dir=str(tmp_path))).decode() for task in tasks]
-    assert ask(READ, messages, tmp_path) == [
+    assert ask(official, READ, messages, tmp_path) == [
         [TASK_ID, 3, None, 2],
         [TASK_ID, None, "RemoteExecutionError", 2],
         [TASK_ID, "hi\n", None, 2],
     ]
 
 
-def test_our_tasks_are_run_there(tmp_path: Path) -> None:
+def test_our_tasks_are_run_there(official: str, tmp_path: Path) -> None:
     source = ComputeSerializer(PureSourceTextInspect, JSONData)
     tasks = [
         make_task(len, "abc"),
@@ -92,7 +92,7 @@ def test_our_tasks_are_run_there(tmp_path: Path) -> None:
         make_task(fail, options={"serializer": source}),
     ]
     messages = [pack_message(Task(task_id=TASK_ID, task_buffer=task.task_buffer)).decode() for task in tasks]
-    answers = ask(RUN, messages, tmp_path)
+    answers = ask(official, RUN, messages, tmp_path)
     if answers is None:
         pytest.skip("that interpreter has no globus-compute-endpoint")
     results = [opened(answer.encode()) for answer in answers]

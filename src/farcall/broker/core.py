@@ -118,7 +118,12 @@ class Broker:
         self.topology.add_exchange(Exchange(name, ExchangeKind(kind)))
 
     def declare_queue(
-        self, name: str, *, confirm_on: Literal["enqueue", "ack"] = "enqueue", max_length: int | None = None
+        self,
+        name: str,
+        *,
+        confirm_on: Literal["enqueue", "ack"] = "enqueue",
+        max_length: int | None = None,
+        refilled: bool = False,
     ) -> None:
         """Make a queue; nothing happens if it exists.
 
@@ -128,11 +133,13 @@ class Broker:
                 or deleted, rejected without requeue, out of time) is confirmed negatively (basic.nack), so the
                 publisher still has it when this process dies.
             max_length: messages that may wait; beyond, the oldest is dropped.
+            refilled: whoever declares it fills it anew for each exclusive consumer that comes: what one had and did not
+                acknowledge is dropped when it goes, not given to the next, and what it acknowledges later is not told.
 
         Raises:
             AmqpError: 406 if it exists with another `confirm_on` or `max_length`.
         """
-        new = Queue(name, self, confirm_on_ack=confirm_on == "ack", max_length=max_length)
+        new = Queue(name, self, confirm_on_ack=confirm_on == "ack", max_length=max_length, refilled=refilled)
         queue = self.topology.add_queue(new)
         if (queue.confirm_on_ack, queue.max_length) != (new.confirm_on_ack, new.max_length):
             raise AmqpError(

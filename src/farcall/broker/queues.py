@@ -145,6 +145,7 @@ class Queue:
     Args:
         confirm_on_ack: whether a publisher's confirm waits for the consumer's acknowledgement.
         max_length: how many messages may be ready; beyond, the oldest is dropped. None: no limit.
+        refilled: its maker fills it anew for each exclusive consumer: nothing that one had before is given to the next.
         owner: the connection that alone may use it (exclusive), or None.
         arguments: as declared, kept for the comparison when it is declared again.
     """
@@ -156,6 +157,7 @@ class Queue:
         *,
         confirm_on_ack: bool = False,
         max_length: int | None = None,
+        refilled: bool = False,
         durable: bool = True,
         auto_delete: bool = False,
         owner: object | None = None,
@@ -164,6 +166,7 @@ class Queue:
         self.name = name
         self.confirm_on_ack = confirm_on_ack
         self.max_length = max_length
+        self.refilled = refilled
         self.durable = durable
         self.auto_delete = auto_delete
         self.owner = owner
@@ -220,7 +223,8 @@ class Queue:
         self.unacked -= 1
         if message.receipt is not None:
             message.receipt.settle(True)
-        self._core.note_left(self, 1)
+        if not self._is_of_the_past(message):
+            self._core.note_left(self, 1)
 
     def rejected(self, messages: list[Message]) -> None:
         """Messages that were handed over are not wanted."""
@@ -237,9 +241,17 @@ class Queue:
                 _drop(message)
             return
         for message in messages:
+            if self._is_of_the_past(message):
+                _drop(message)
+                continue
             message.redelivered = True
             message.consumer = None
             heappush(self._returned, (message.position, message))
+
+    def _is_of_the_past(self, message: Message) -> bool:
+        """Whether it was handed to an exclusive consumer that has gone, and the queue is filled anew for the next."""
+        consumer = message.consumer
+        return self.refilled and consumer is not None and consumer.exclusive and consumer not in self.consumers
 
     def purge(self) -> int:
         """Drop what is ready. Returns how many."""

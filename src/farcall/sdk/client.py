@@ -312,10 +312,9 @@ class Client:
         """Name, owner, hostname, versions, configuration, template and flags of an endpoint."""
         return self.api.endpoint(_endpoint_id(endpoint_id))
 
-    def get_allowed_functions(self, endpoint_id: str | UUID) -> list[str] | None:
-        """Ids of the functions that an endpoint restricts itself to; None if it takes any."""
-        answer = self.api.allowed_functions(_endpoint_id(endpoint_id))
-        return [str(each) for each in answer.get("functions") or ()] if answer.get("restricted") else None
+    def get_allowed_functions(self, endpoint_id: str | UUID) -> dict[str, Any]:
+        """`restricted`: whether the endpoint takes only some functions; `functions`: the ids of those."""
+        return self.api.allowed_functions(_endpoint_id(endpoint_id))
 
     def register_endpoint(
         self,

@@ -18,6 +18,10 @@ from farcall.wire.errors import DeserializationError, SerializationError
 __all__ = ["function_from_source", "show_in_tracebacks", "source_by_dill", "source_by_inspect"]
 
 _CACHE_LIMIT = 128
+_AS_TEXT = annotations.compiler_flag
+"""Annotations are not evaluated: they name what the function's module imports, and that is not sent along. Source: the
+other ecosystem's worker (4.19), in which `def f(x: np.ndarray)` travels as source and runs.
+"""
 _lock = threading.Lock()
 _compiled: dict[str, tuple[CodeType, str]] = {}
 """Source text → its code object and file name. Code objects are immutable, so tasks may share them."""
@@ -115,11 +119,12 @@ def _compile(name: str, source: str) -> CodeType:
 
 def _compile_indented(source: str, filename: str) -> CodeType:
     try:
-        return compile(source, filename, "exec", dont_inherit=True)
+        code: CodeType = compile(source, filename, "exec", _AS_TEXT, dont_inherit=True)
     except IndentationError:
         import textwrap  # the other ecosystem sends nested functions as they stand, indented
 
-        return compile(textwrap.dedent(source), filename, "exec", dont_inherit=True)
+        code = compile(textwrap.dedent(source), filename, "exec", _AS_TEXT, dont_inherit=True)
+    return code
 
 
 def _name_of(function: Callable[..., Any]) -> str:

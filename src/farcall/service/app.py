@@ -152,7 +152,7 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         closing.callback(passwords.close)
         oidc = OidcLogins(settings.oidc, secret, clock)
         closing.push_async_callback(oidc.close)
-        yield Service(
+        service = Service(
             settings=settings,
             db=db,
             relay=relay,
@@ -180,6 +180,8 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
             started_at=clock(),
             cluster=cluster,
         )
+        relay.starts.begin(lambda user, host: service.broker_url(user, host or settings.host))
+        yield service
 
 
 def create_app(settings: ServiceSettings, service: Service | None = None) -> FastAPI:

@@ -12,11 +12,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from farcall.wire.errors import MessageError
 
 __all__ = [
+    "HAS_JOURNAL",
     "EndpointStatusReport",
     "ErrorDetails",
     "Message",
@@ -56,6 +57,10 @@ class ErrorDetails:
 
     code: str
     user_message: str
+
+
+HAS_JOURNAL: Final = "has_journal"
+"""Ours: member of a status report's `global_state`; true if the agent remembers tasks, and may be sent them again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

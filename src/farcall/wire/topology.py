@@ -39,9 +39,11 @@ __all__ = [
     "GroupQueue",
     "UserKind",
     "command_queue",
+    "command_queue_owner",
     "group_queue",
     "group_queue_prefix",
     "heartbeat_key",
+    "is_endpoint_queue",
     "may_access",
     "may_publish",
     "result_key",
@@ -84,6 +86,16 @@ def task_queue_owner(queue: str) -> str | None:
 
 def command_queue(endpoint_id: str) -> str:
     return f"{endpoint_id}.commands"
+
+
+def command_queue_owner(queue: str) -> str | None:
+    """The manager whose command queue this is, or None if it is another kind of queue."""
+    return queue[: -len(".commands")] if queue.endswith(".commands") else None
+
+
+def is_endpoint_queue(queue: str) -> bool:
+    """Whether an endpoint reads this queue (tasks or commands). Both are bound to the exchange of tasks by name."""
+    return task_queue_owner(queue) is not None or command_queue_owner(queue) is not None
 
 
 def result_key(endpoint_id: str) -> str:

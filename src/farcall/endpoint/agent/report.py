@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from farcall.endpoint.agent.events import ReportDue
-from farcall.wire.messages import EndpointStatusReport, pack_message
+from farcall.wire.messages import HAS_JOURNAL, EndpointStatusReport, pack_message
 
 __all__ = ["ProcessIdentity", "status_report"]
 
@@ -79,6 +79,7 @@ def status_report(
         "config_raw": config_text,
         "heartbeat_period": period,
         "active": due.is_active,
+        HAS_JOURNAL: True,
     }
     return pack_message(
         EndpointStatusReport(endpoint_id=endpoint_id, global_state=state, task_statuses=due.transitions)

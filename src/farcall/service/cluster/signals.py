@@ -34,7 +34,8 @@ __all__ = [
     "unpack",
 ]
 
-EndpointChange = Literal["registered", "locked", "deleted"]
+EndpointChange = Literal["registered", "managing", "locked", "deleted"]
+"""The second: registered as a manager, which reads commands in place of tasks."""
 
 
 @dataclass(frozen=True, slots=True)

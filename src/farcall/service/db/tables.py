@@ -372,6 +372,12 @@ endpoints = Table(
     Column("created_at", Float, nullable=False),
     Column("registered_at", Float, nullable=False),
     Column("deleted_at", Float),
+    # Of user endpoints: who starts them, and with what they were asked for (their owner is the submitter).
+    Column("manager_id", _Id, index=True),
+    Column("user_options_json", Text),
+    Column("user_runtime_json", Text),
+    Column("incarnation", String(64)),  # which process of it has what it took (`relay.custody`)
+    Column("reached_host", String(255)),  # of managers: by which name they reach us, for the logins that they hand on
     Column("authentication_policy_id", _Id, index=True),
 )
 

@@ -156,20 +156,23 @@ def console_document(
     is_online: bool,
     with_config: bool,
 ) -> UserEndpoint:
-    """What the last status report of an endpoint says, in the console's words.
+    """What the last status report of an endpoint or user endpoint says, in the console's words.
 
     Source: wire protocol, `global_state`; members are taken only where they have the expected type.
     """
     state = report or {}
     total, outstanding, pending = (_number(state, key) for key in ("total_tasks", "outstanding_tasks", "pending_tasks"))
     nodes = state.get("node_info")
+    node = _some_node(nodes)
+    sdk = _text(stored.user_runtime or {}, "globus_compute_sdk_version")
     running = None if outstanding is None else max(0, int(outstanding - (pending or 0)))
     executed = None if total is None or outstanding is None else max(0, int(total - outstanding))
     return UserEndpoint(
         user_endpoint_id=stored.rights.id,
         active=is_online,
-        python_version=_text(stored.metadata, "python_version"),
-        endpoint_version=_text(stored.metadata, "endpoint_version"),
+        python_version=_text(stored.metadata, "python_version") or _text(node, "python_version"),
+        endpoint_version=_text(stored.metadata, "endpoint_version") or _text(node, "endpoint_version"),
+        client_sdk_versions=None if sdk is None else [sdk],
         posix_pid=_integer(state, "posix_pid"),
         posix_username=_text(state, "posix_username"),
         start_time_iso=_text(state, "start_iso"),
@@ -188,6 +191,15 @@ def console_document(
         queue=_text(state, "queue"),
         config=_text(state, "config_raw") if with_config else None,
     )
+
+
+def _some_node(nodes: Any) -> Mapping[str, Any]:
+    """One of the nodes in a report; all of them run the same."""
+    for listed in nodes.values() if isinstance(nodes, Mapping) else ():
+        for node in listed if isinstance(listed, list) else ():
+            if isinstance(node, Mapping):
+                return node
+    return {}
 
 
 def _text(members: Mapping[str, Any], key: str) -> str | None:

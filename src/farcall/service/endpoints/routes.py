@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
-from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +28,7 @@ from farcall.service.endpoints.documents import (
 from farcall.service.endpoints.store import Registered, Share, StoredEndpoint
 from farcall.service.functions.routes import Deleted
 from farcall.service.ids import canonical_uuid, new_id
+from farcall.service.managers.commands import queue_infos
 from farcall.service.web.bodies import json_response, read_json, without_nones
 from farcall.service.web.openapi import described
 from farcall.wire.errors import (
@@ -39,17 +39,8 @@ from farcall.wire.errors import (
     NotFound,
     ResourceLocked,
 )
-from farcall.wire.rest import EndpointRegistration, PublishKwargs, QueueInfo, RegistrationResponse, to_document
-from farcall.wire.topology import (
-    HEARTBEATS,
-    RESULTS,
-    TASKS,
-    BrokerUser,
-    UserKind,
-    heartbeat_key,
-    result_key,
-    task_queue,
-)
+from farcall.wire.rest import EndpointRegistration, QueueInfo, RegistrationResponse, to_document
+from farcall.wire.topology import BrokerUser, UserKind, command_queue
 
 __all__ = ["SHAPES", "router"]
 
@@ -143,10 +134,11 @@ async def register_endpoint(request: Request) -> Response:
         peer_of(request),
         service.clock(),
         _is_encrypted(request),
-        announce=_registration_of(endpoint_id),
+        host_of(request),
+        announce=_registration_of(endpoint_id, plan.direct),
     )
-    service.relay.endpoint_registered(endpoint_id, registered.generation)
-    return _registered(request, endpoint_id, registered)
+    service.relay.endpoint_registered(endpoint_id, registered.generation, is_direct=plan.direct)
+    return _registered(request, endpoint_id, registered, is_direct=plan.direct)
 
 
 @router.put(
@@ -171,10 +163,11 @@ async def register_endpoint_again(request: Request, endpoint_id: str) -> Respons
         peer_of(request),
         service.clock(),
         _is_encrypted(request),
-        then=lambda outcome: service.relay.endpoint_registered(endpoint_id, outcome.generation),
-        announce=_registration_of(endpoint_id),
+        host_of(request),
+        then=lambda outcome: service.relay.endpoint_registered(endpoint_id, outcome.generation, is_direct=plan.direct),
+        announce=_registration_of(endpoint_id, plan.direct),
     )
-    return _registered(request, endpoint_id, registered)
+    return _registered(request, endpoint_id, registered, is_direct=plan.direct)
 
 
 @router.get(
@@ -213,8 +206,7 @@ async def list_endpoints(request: Request) -> Response:
 )
 async def get_endpoint(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
-    stored = await _read(request, endpoint_id, caller)
-    rules.check_view(stored.rights, stored.rights.id, caller)
+    stored = await _read_visible(request, endpoint_id, caller)
     return json_response(endpoint_document(stored, with_config=rules.is_manager(stored.rights, caller)))
 
 
@@ -224,8 +216,7 @@ async def get_endpoint(request: Request, endpoint_id: str) -> Response:
 )
 async def get_endpoint_status(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
-    stored = await _read(request, endpoint_id, caller)
-    rules.check_view(stored.rights, stored.rights.id, caller)
+    stored = await _read_visible(request, endpoint_id, caller)
     report, reported_at = _latest_report(request, stored)
     details = dict(report or {})
     if not rules.is_manager(stored.rights, caller):
@@ -275,15 +266,14 @@ async def lock_endpoint_v2(request: Request, endpoint_id: str) -> Response:
 async def delete_endpoint(request: Request, endpoint_id: str) -> Response:
     service, caller = service_of(request), await caller_of(request)
     endpoint_id = _id(endpoint_id)
-    told = partial(service.relay.endpoint_deleted, endpoint_id)
     await service.db.write(
         store.delete_endpoint,
         endpoint_id,
         caller,
         service.clock(),
         peer_of(request),
-        then=told,
-        announce=_changed(endpoint_id, "deleted"),
+        then=service.relay.endpoints_deleted,
+        announce=_changed("deleted"),
     )
     return json_response(Deleted())
 
@@ -296,8 +286,8 @@ async def delete_endpoint(request: Request, endpoint_id: str) -> Response:
 )
 async def get_allowed_functions(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
-    stored = await _read(request, endpoint_id, caller)
-    allowed = rules.check_view(stored.rights, stored.rights.id, caller).allowed_functions
+    stored = await _read_visible(request, endpoint_id, caller)
+    allowed = stored.rights.allowed_functions
     return json_response(
         AllowedFunctions(endpoint_id=stored.rights.id, restricted=allowed is not None, functions=sorted(allowed or ()))
     )
@@ -326,20 +316,20 @@ async def get_console(request: Request, endpoint_id: str) -> Response:
     stored = await _read(request, endpoint_id, caller)
     rules.check_manage(stored.rights, stored.rights.id, caller)
     wanted = request.query_params.get("user_endpoint_id")
-    if wanted is not None and canonical_uuid(wanted, "query parameter 'user_endpoint_id'") != stored.rights.id:
-        return json_response(ConsoleDocument(user_endpoints=[]))
-    report, reported_at = _latest_report(request, stored)
-    if report is None:
-        return json_response(ConsoleDocument(user_endpoints=[]))
+    wanted = None if wanted is None else canonical_uuid(wanted, "query parameter 'user_endpoint_id'")
     fields = [field.strip() for field in request.query_params.get("include_fields", "").split(",")]
-    entry = console_document(
-        stored,
-        report,
-        reported_at,
-        is_online=service_of(request).online.is_online(stored),
-        with_config="config" in fields,
-    )
-    return json_response(ConsoleDocument(user_endpoints=[entry]))
+    working = [stored]
+    if not stored.rights.direct:
+        working = list(await service_of(request).db.read(store.read_user_endpoints, stored.rights.id))
+    entries = []
+    for each in working:
+        report, reported_at = _latest_report(request, each)
+        if (report is not None or each.rights.manager_id) and wanted in (None, each.rights.id):
+            is_online = service_of(request).online.is_online(each)
+            entries.append(
+                console_document(each, report, reported_at, is_online=is_online, with_config="config" in fields)
+            )
+    return json_response(ConsoleDocument(user_endpoints=entries))
 
 
 @router.put(
@@ -448,6 +438,15 @@ async def _read(request: Request, endpoint_id: str, caller: Identity) -> StoredE
     return stored
 
 
+async def _read_visible(request: Request, endpoint_id: str, caller: Identity) -> StoredEndpoint:
+    """Raises EndpointNotFound, EndpointAccessForbidden."""
+    stored = await _read(request, endpoint_id, caller)
+    manager_id = stored.rights.manager_id
+    manager = None if manager_id is None else await service_of(request).db.read(store.find_endpoint, manager_id)
+    rules.check_view(stored.rights, stored.rights.id, caller, manager)
+    return stored
+
+
 def _latest_report(request: Request, stored: StoredEndpoint) -> tuple[dict[str, Any] | None, float | None]:
     return service_of(request).online.latest(stored)
 
@@ -456,7 +455,6 @@ async def _lock(request: Request, endpoint_id: str) -> tuple[str, float]:
     service, caller = service_of(request), await caller_of(request)
     endpoint_id = _id(endpoint_id)
     now, lock_s = service.clock(), service.settings.lock_s
-    told = partial(service.relay.endpoint_locked, endpoint_id)
     await service.db.write(
         store.lock_endpoint,
         endpoint_id,
@@ -464,41 +462,34 @@ async def _lock(request: Request, endpoint_id: str) -> tuple[str, float]:
         now,
         lock_s,
         peer_of(request),
-        then=told,
-        announce=_changed(endpoint_id, "locked"),
+        then=service.relay.endpoints_locked,
+        announce=_changed("locked"),
     )
     return endpoint_id, now + lock_s
 
 
-def _changed(endpoint_id: str, why: EndpointChange) -> Callable[[int], Sequence[Signal]]:
-    """What other processes are told of an endpoint, given the new generation of its login."""
-    return lambda generation: [EndpointChanged(endpoint_id, generation, why)]
+def _changed(why: EndpointChange) -> Callable[[Sequence[tuple[str, int]]], Sequence[Signal]]:
+    """What other processes are told of endpoints, given their ids and the new generation of their logins."""
+    return lambda changed: [EndpointChanged(endpoint_id, generation, why) for endpoint_id, generation in changed]
 
 
-def _registration_of(endpoint_id: str) -> Callable[[Registered], Sequence[Signal]]:
+def _registration_of(endpoint_id: str, is_direct: bool) -> Callable[[Registered], Sequence[Signal]]:
     """The same of a registration."""
-    return lambda registered: [EndpointChanged(endpoint_id, registered.generation, "registered")]
+    why: EndpointChange = "registered" if is_direct else "managing"
+    return lambda registered: [EndpointChanged(endpoint_id, registered.generation, why)]
 
 
-def _registered(request: Request, endpoint_id: str, registered: Registered) -> Response:
+def _registered(request: Request, endpoint_id: str, registered: Registered, *, is_direct: bool) -> Response:
     """The answer to a registration. Source: wire protocol, endpoint registration, response."""
     user = BrokerUser(kind=UserKind.ENDPOINT, id=endpoint_id, generation=registered.generation)
     url = service_of(request).broker_url(user, host_of(request))
-
-    def publisher(exchange: str, key: str) -> QueueInfo:
-        how = PublishKwargs(exchange=exchange, routing_key=key)
-        return QueueInfo(connection_url=url, exchange=exchange, queue=exchange, queue_publish_kwargs=how)
-
-    return json_response(
-        without_nones(
-            to_document(
-                RegistrationResponse(
-                    endpoint_id=endpoint_id,
-                    heartbeat_queue_info=publisher(HEARTBEATS, heartbeat_key(endpoint_id)),
-                    result_queue_info=publisher(RESULTS, result_key(endpoint_id)),
-                    task_queue_info=QueueInfo(connection_url=url, exchange=TASKS, queue=task_queue(endpoint_id)),
-                    warnings=list(registered.warnings),
-                )
-            )
-        )
+    infos = queue_infos(endpoint_id, url)
+    answer = RegistrationResponse(
+        endpoint_id=endpoint_id,
+        heartbeat_queue_info=infos["heartbeat_queue_info"],
+        result_queue_info=infos["result_queue_info"],
+        task_queue_info=infos["task_queue_info"] if is_direct else None,
+        command_queue_info=None if is_direct else QueueInfo(connection_url=url, queue=command_queue(endpoint_id)),
+        warnings=list(registered.warnings),
     )
+    return json_response(without_nones(to_document(answer)))

@@ -22,6 +22,7 @@ from farcall.wire.rest import EndpointRegistration
 __all__ = [
     "Endpoint",
     "NewEndpoint",
+    "check_end",
     "check_manage",
     "check_protection",
     "check_reregistration",
@@ -45,6 +46,9 @@ class Endpoint:
     Attributes:
         allowed_functions: None means any.
         locked_until: Unix seconds; None or past means not locked.
+        direct: works a task queue itself; else it is a manager, which starts user endpoints.
+        multi_user: a manager with the privilege to run each person's tasks as themselves.
+        manager_id: of a user endpoint: who starts it. Its owner is who submitted.
         policy_id: of the authentication policy that whoever uses it must satisfy; None: none.
         shared_with, shared_groups: identities and groups that may run functions there as its owner. Filled in only
             where that is asked about.
@@ -60,6 +64,8 @@ class Endpoint:
     credential_generation: int
     locked_until: float | None
     is_deleted: bool
+    multi_user: bool = False
+    manager_id: str | None = None
     high_assurance: bool = False
     policy_id: str | None = None
     subscription_id: str | None = None
@@ -76,6 +82,7 @@ class NewEndpoint:
     description: str | None
     public: bool
     direct: bool
+    multi_user: bool
     subscription_id: str | None
     allowed_functions: Sequence[str] | None
     admins: Sequence[str] | None
@@ -99,11 +106,10 @@ def plan_registration(request: EndpointRegistration) -> NewEndpoint:
     fault = endpoint_name_fault(request.endpoint_name)
     if fault is not None:
         raise InvalidRequest(f"member 'endpoint_name': {fault}.")
-    if not request.direct or request.multi_user:
+    if request.direct and request.multi_user:
         raise InvalidRequest(
-            "This release of Farcall registers only endpoints that run tasks themselves (member 'direct' true, "
-            "'multi_user' false), as `farcall-endpoint` does. Managers of user endpoints, so also the agents of "
-            "Globus Compute 4, come with a later release."
+            "members 'direct' and 'multi_user' exclude each other: a process that runs tasks itself runs all of them "
+            "as one user."
         )
     for member in ("display_name", "description"):
         text = getattr(request, member)
@@ -115,6 +121,7 @@ def plan_registration(request: EndpointRegistration) -> NewEndpoint:
         description=request.description,
         public=request.public,
         direct=request.direct,
+        multi_user=request.multi_user,
         subscription_id=request.subscription_uuid
         and canonical_uuid(request.subscription_uuid, "member 'subscription_uuid'"),
         allowed_functions=_uuids(request.allowed_functions, "allowed_functions"),
@@ -207,6 +214,10 @@ def check_reregistration(
             "without an id (remove its endpoint.json)."
         )
     _refuse_deleted(endpoint)
+    if endpoint.manager_id is not None:
+        raise EndpointAccessForbidden(
+            f"Endpoint {endpoint_id} is a user endpoint: only its manager {endpoint.manager_id} starts it."
+        )
     if endpoint.owner_id not in caller.linked:
         raise EndpointAccessForbidden(f"Endpoint {endpoint_id} belongs to somebody else; you are {caller.username}.")
     if endpoint.high_assurance != plan.high_assurance:
@@ -234,7 +245,7 @@ def is_shared_with(endpoint: Endpoint, caller: Identity) -> bool:
 
 
 def check_manage(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> Endpoint:
-    """For stopping, deleting, looking inside. Raises EndpointNotFound, EndpointAccessForbidden."""
+    """For looking inside. Raises EndpointNotFound, EndpointAccessForbidden."""
     endpoint = _found(endpoint, endpoint_id)
     if not is_manager(endpoint, caller):
         raise EndpointAccessForbidden(
@@ -254,10 +265,28 @@ def check_share(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -
     return endpoint
 
 
-def check_view(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> Endpoint:
-    """For name, status and the like. Raises EndpointNotFound, EndpointAccessForbidden."""
+def check_end(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> Endpoint:
+    """For stopping and deleting. Raises EndpointNotFound, EndpointAccessForbidden."""
+    endpoint = check_manage(endpoint, endpoint_id, caller)
+    if endpoint.manager_id is not None:
+        raise EndpointAccessForbidden(
+            f"Endpoint {endpoint_id} is a user endpoint: it ends by itself when it has nothing to do, or with its "
+            f"manager {endpoint.manager_id}."
+        )
+    return endpoint
+
+
+def check_view(
+    endpoint: Endpoint | None, endpoint_id: str, caller: Identity, manager: Endpoint | None = None
+) -> Endpoint:
+    """For name, status and the like. Raises EndpointNotFound, EndpointAccessForbidden.
+
+    Args:
+        manager: of a user endpoint: those who manage that see it, too.
+    """
     endpoint = _found(endpoint, endpoint_id)
-    if not (endpoint.public or is_manager(endpoint, caller) or is_shared_with(endpoint, caller)):
+    is_on_site = manager is not None and is_manager(manager, caller)
+    if not (endpoint.public or is_on_site or is_manager(endpoint, caller) or is_shared_with(endpoint, caller)):
         raise EndpointAccessForbidden(
             f"Endpoint {endpoint_id} is somebody else's and not public; you are {caller.username}."
         )
@@ -269,6 +298,13 @@ def check_use(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> 
     everything as its owner. The policy is another question. Raises EndpointNotFound, EndpointAccessForbidden.
     """
     endpoint = _found(endpoint, endpoint_id)
+    if endpoint.manager_id is not None:
+        raise EndpointAccessForbidden(
+            f"Endpoint {endpoint_id} is a user endpoint: submit to its manager {endpoint.manager_id} instead, which "
+            "starts it when it is needed."
+        )
+    if endpoint.multi_user:
+        return endpoint  # runs each person's tasks as themselves, if it can map them
     if not (is_manager(endpoint, caller) or is_shared_with(endpoint, caller)):
         raise EndpointAccessForbidden(
             f"You are {caller.username} and may not run functions on endpoint {endpoint_id}: it runs tasks as its "

@@ -18,6 +18,7 @@ from farcall.service.endpoints import rules
 from farcall.service.endpoints.rules import Endpoint, NewEndpoint
 from farcall.service.policies.store import find_grantees, find_policy, find_subscription
 from farcall.service.web.bodies import encode_text
+from farcall.wire.topology import command_queue, task_queue
 
 __all__ = [
     "Registered",
@@ -30,7 +31,8 @@ __all__ = [
     "lock_endpoint",
     "read_attached",
     "read_endpoint",
-    "read_endpoint_ids",
+    "read_user_endpoints",
+    "read_endpoint_queues",
     "register_again",
     "set_verified",
     "write_attached",
@@ -58,6 +60,8 @@ class StoredEndpoint:
     last_seen_at: float | None
     attached_at: float | None
     registered_at: float
+    user_runtime: Mapping[str, Any] | None = None
+    """Of user endpoints: what their user said of the Python that first submitted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,8 +90,12 @@ def add_endpoint(
     ip_address: str | None,
     now: float,
     is_encrypted: bool = False,
+    reached_host: str | None = None,
 ) -> Registered:
     """Store a first registration.
+
+    Args:
+        reached_host: by which name the agent reaches us.
 
     Raises:
         NotFound, InvalidRequest: see `rules.check_protection`.
@@ -100,6 +108,7 @@ def add_endpoint(
             owner_id=caller.id,
             subscription_admin_verified=False,
             ip_address=ip_address,
+            reached_host=reached_host,
             credential_generation=1,
             created_at=now,
             registered_at=now,
@@ -119,6 +128,7 @@ def register_again(
     ip_address: str | None,
     now: float,
     is_encrypted: bool = False,
+    reached_host: str | None = None,
 ) -> Registered:
     """Replace all that was told before; older broker logins are void.
 
@@ -136,6 +146,7 @@ def register_again(
         endpoint_id,
         **_told(endpoint),
         ip_address=ip_address,
+        reached_host=reached_host,
         credential_generation=generation,
         locked_until=None,
         registered_at=now,
@@ -148,32 +159,46 @@ def register_again(
 
 def lock_endpoint(
     conn: Connection, endpoint_id: str, caller: Identity, now: float, lock_s: float, address: str | None = None
-) -> int:
-    """Void the broker login and refuse registration for `lock_s`. Returns the generation that the next will have.
+) -> Sequence[tuple[str, int]]:
+    """Void the broker logins of an endpoint and of its user endpoints, and refuse registration for `lock_s`.
+
+    Returns:
+        Their ids and the generation that the next login will have; the endpoint itself first.
 
     Raises:
-        EndpointNotFound, EndpointAccessForbidden: see `rules.check_manage`.
+        EndpointNotFound, EndpointAccessForbidden: see `rules.check_end`.
     """
-    found = rules.check_manage(find_endpoint(conn, endpoint_id), endpoint_id, caller)
+    found = rules.check_end(find_endpoint(conn, endpoint_id), endpoint_id, caller)
     generation = found.credential_generation + 1
     _set(conn, endpoint_id, credential_generation=generation, locked_until=now + lock_s)
     record(conn, actor_of(caller, address), "endpoint.stop", "endpoint", endpoint_id, at=now)
-    return generation
+    return [(endpoint_id, generation), *_void_user_endpoints(conn, found, {})]
 
 
 def delete_endpoint(
     conn: Connection, endpoint_id: str, caller: Identity, now: float, address: str | None = None
-) -> int:
-    """Mark as deleted, and void the broker login. What becomes of its tasks is the relay's business.
+) -> Sequence[tuple[str, int]]:
+    """Mark as deleted, with all user endpoints, and void the broker logins. What becomes of their tasks is the relay's
+    business. Returns as `lock_endpoint`.
 
     Raises:
-        EndpointNotFound, EndpointAccessForbidden: see `rules.check_manage`.
+        EndpointNotFound, EndpointAccessForbidden: see `rules.check_end`.
     """
-    found = rules.check_manage(find_endpoint(conn, endpoint_id), endpoint_id, caller)
+    found = rules.check_end(find_endpoint(conn, endpoint_id), endpoint_id, caller)
     generation = found.credential_generation + 1
     _set(conn, endpoint_id, credential_generation=generation, deleted_at=now)
     record(conn, actor_of(caller, address), "endpoint.delete", "endpoint", endpoint_id, at=now)
-    return generation
+    return [(endpoint_id, generation), *_void_user_endpoints(conn, found, {"deleted_at": now})]
+
+
+def _void_user_endpoints(conn: Connection, manager: Endpoint, more: Mapping[str, Any]) -> Sequence[tuple[str, int]]:
+    if manager.direct:
+        return []
+    mine = (endpoints.c.manager_id == manager.id) & endpoints.c.deleted_at.is_(None)
+    rows = conn.execute(select(endpoints.c.id, endpoints.c.credential_generation).where(mine)).all()
+    generation = endpoints.c.credential_generation + 1
+    conn.execute(update(endpoints).where(mine).values(credential_generation=generation, **more))
+    return [(row.id, row.credential_generation + 1) for row in rows]
 
 
 def set_verified(conn: Connection, endpoint_id: str, caller: Identity, is_verified: bool) -> None:
@@ -290,10 +315,12 @@ def _with_shares(conn: Connection, endpoint: Endpoint, caller: Identity | None) 
 def read_endpoint(conn: Connection, endpoint_id: str, caller: Identity | None = None) -> StoredEndpoint | None:
     """Everything, deleted or not. `caller`: as for `find_endpoint`."""
     row = conn.execute(_READ, {"id": endpoint_id}).first()
-    if row is None:
-        return None
+    return None if row is None else _stored(row, _with_shares(conn, _rights(row), caller))
+
+
+def _stored(row: Any, rights: Endpoint) -> StoredEndpoint:  # a whole row
     return StoredEndpoint(
-        rights=_with_shares(conn, _rights(row), caller),
+        rights=rights,
         display_name=row.display_name,
         description=row.description,
         multi_user=bool(row.multi_user),
@@ -306,7 +333,14 @@ def read_endpoint(conn: Connection, endpoint_id: str, caller: Identity | None = 
         last_seen_at=row.last_seen_at,
         attached_at=row.attached_at,
         registered_at=row.registered_at,
+        user_runtime=None if row.user_runtime_json is None else msgspec.json.decode(row.user_runtime_json),
     )
+
+
+def read_user_endpoints(conn: Connection, manager_id: str) -> Sequence[StoredEndpoint]:
+    """The user endpoints of a manager that were not deleted, in the order in which they were first asked for."""
+    rows = conn.execute(_READ_USER_ENDPOINTS, {"manager": manager_id}).all()
+    return [_stored(row, _rights(row)) for row in rows]
 
 
 def list_endpoints(conn: Connection, caller: Identity, own_only: bool) -> Sequence[Mapping[str, Any]]:
@@ -321,7 +355,11 @@ def list_endpoints(conn: Connection, caller: Identity, own_only: bool) -> Sequen
         endpoints.c.public,
         endpoints.c.admins_json,
     )
-    statement = select(*columns).where(endpoints.c.deleted_at.is_(None)).order_by(endpoints.c.created_at)
+    statement = (
+        select(*columns)
+        .where(endpoints.c.deleted_at.is_(None), endpoints.c.manager_id.is_(None))
+        .order_by(endpoints.c.created_at)
+    )
     if own_only:
         statement = statement.where(endpoints.c.owner_id.in_(caller.linked))
     else:
@@ -364,9 +402,10 @@ def read_attached(conn: Connection) -> Sequence[tuple[str, float, dict[str, Any]
     ]
 
 
-def read_endpoint_ids(conn: Connection) -> Sequence[str]:
-    """All that are not deleted."""
-    return conn.execute(select(endpoints.c.id).where(endpoints.c.deleted_at.is_(None))).scalars().all()
+def read_endpoint_queues(conn: Connection) -> Mapping[str, str]:
+    """The queue that each endpoint reads: of all that were not deleted."""
+    rows = conn.execute(select(endpoints.c.id, endpoints.c.direct).where(endpoints.c.deleted_at.is_(None)))
+    return {row.id: task_queue(row.id) if row.direct else command_queue(row.id) for row in rows}
 
 
 def _set(conn: Connection, endpoint_id: str, **values: Any) -> None:
@@ -379,7 +418,7 @@ def _told(endpoint: NewEndpoint) -> dict[str, Any]:
         "display_name": endpoint.display_name,
         "description": endpoint.description,
         "public": endpoint.public,
-        "multi_user": False,
+        "multi_user": endpoint.multi_user,
         "high_assurance": endpoint.high_assurance,
         "authentication_policy_id": endpoint.policy_id,
         "direct": endpoint.direct,
@@ -414,6 +453,8 @@ _FIND = Prepared(
         endpoints.c.credential_generation,
         endpoints.c.locked_until,
         endpoints.c.deleted_at,
+        endpoints.c.multi_user,
+        endpoints.c.manager_id,
         endpoints.c.high_assurance,
         endpoints.c.authentication_policy_id,
         endpoints.c.subscription_id,
@@ -431,6 +472,11 @@ _SHARES_WITH_NAMES = (
     .where(endpoint_shares.c.endpoint_id == bindparam("id"))
 )
 _READ = select(endpoints).where(_which)
+_READ_USER_ENDPOINTS = (
+    select(endpoints)
+    .where(endpoints.c.manager_id == bindparam("manager"), endpoints.c.deleted_at.is_(None))
+    .order_by(endpoints.c.created_at, endpoints.c.id)
+)
 _REPORT = (
     update(endpoints)
     .where(
@@ -465,6 +511,8 @@ def _rights(row: Any) -> Endpoint:  # a row with the columns of _FIND
         credential_generation=row.credential_generation,
         locked_until=row.locked_until,
         is_deleted=row.deleted_at is not None,
+        multi_user=bool(row.multi_user),
+        manager_id=row.manager_id,
         high_assurance=bool(row.high_assurance),
         policy_id=row.authentication_policy_id,
         subscription_id=row.subscription_id,

@@ -19,7 +19,7 @@ from typing import Any
 
 from farcall.service.relay.window import AckedOutstanding, EndedOutstanding
 
-__all__ = ["Command", "Entry", "Feed", "Publish", "Purge", "ReadPage", "Window"]
+__all__ = ["Command", "Entry", "Feed", "Publish", "Purge", "ReadPage", "Taken", "Window"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +72,14 @@ class Purge:
     """Remove whatever waits in the queue: it will be published anew."""
 
 
-Command = ReadPage | Publish | Purge
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The consumer has acknowledged these, by number. Only where it tells."""
+
+    seqs: Sequence[int]
+
+
+Command = ReadPage | Publish | Purge | Taken
 
 
 class Feed:
@@ -84,6 +91,7 @@ class Feed:
 
     Attributes:
         settled_seq: what was published up to this entry has been acknowledged; 0 at first.
+        tells_taken: `Taken` follows each acknowledgement.
     """
 
     def __init__(self, window: Window, *, by_ends: bool = False) -> None:
@@ -92,11 +100,13 @@ class Feed:
         self._is_attached = False
         self._is_reading = False
         self._is_behind = False  # the store may have entries after the cursor
+        self._is_repeating = False  # the store may show what is out already
         self._cursor = 0  # everything up to here has been published in this epoch
         self._by_ends = by_ends
         self._out: AckedOutstanding | EndedOutstanding = EndedOutstanding() if by_ends else AckedOutstanding()
         self._withdrawn: set[int] = set()
         self.settled_seq = 0
+        self.tells_taken = False
 
     @property
     def is_attached(self) -> bool:
@@ -120,6 +130,16 @@ class Feed:
         self._reset()
         self._is_attached = True
         return [Purge()] if from_now else [Purge(), self._read()]
+
+    def again(self) -> list[Command]:
+        """The store has entries before the cursor once more: read from the beginning. What is out stays out."""
+        if not self._is_attached:
+            return []
+        self._epoch += 1
+        self._cursor = 0
+        self._withdrawn.clear()
+        self._is_repeating = True
+        return [self._read()]
 
     def detached(self) -> list[Command]:
         """The queue has no consumer any more."""
@@ -145,18 +165,23 @@ class Feed:
         self._is_behind = True
         return self._read_on()
 
-    def page(self, epoch: int, entries: Sequence[Entry], *, is_last: bool) -> list[Command]:
+    def page(
+        self, epoch: int, entries: Sequence[Entry], *, is_last: bool, not_these: Collection[int] = ()
+    ) -> list[Command]:
         """What the store has, as asked by `ReadPage`.
 
         Args:
             is_last: the store had no more after these when it was read.
+            not_these: numbers of entries that are not to be published all the same.
         """
         if epoch != self._epoch or not self._is_reading:
             return []
         self._is_reading = False
         if not is_last:
             self._is_behind = True
-        fresh = [entry for entry in entries if entry.seq not in self._withdrawn]
+        if self._is_repeating:
+            not_these = self._out.seqs().union(not_these)
+        fresh = [entry for entry in entries if entry.seq not in self._withdrawn and entry.seq not in not_these]
         self._withdrawn.clear()
         for entry in fresh:
             self._out.add(entry.seq, entry.size)
@@ -173,8 +198,10 @@ class Feed:
 
     def settled(self, count: int) -> list[Command]:
         """`count` messages have left the queue for good, oldest first."""
-        self.settled_seq = max(self.settled_seq, self._out.settle(count))
-        return self._read_on()
+        left = self._out.settle(count)
+        self.settled_seq = max(self.settled_seq, max(left, default=0))
+        taken: list[Command] = [Taken(left)] if left and self.tells_taken else []
+        return taken + self._read_on()
 
     def ended(self, seqs: Collection[int]) -> list[Command]:
         """These are not to be published any more, and no room is needed for them if they were."""
@@ -184,16 +211,20 @@ class Feed:
             self._out.end(seqs)
         return self._read_on()
 
-    def withdrawn(self, entry: Entry) -> list[Command]:
+    def withdrawn(self, entry: Entry, *, tell: bool = True) -> list[Command]:
         """The entry's task has ended by other means (cancelled). Returns nothing or, if the consumer may have got
         the entry, the given one to publish instead (the cancellation; its `seq` and `id` are the task's).
+
+        Args:
+            tell: the consumer understands cancellations.
         """
         if not self._is_attached:
             return []
-        if self._is_reading and entry.seq > self._cursor:
-            self._withdrawn.add(entry.seq)
-            return []
         if entry.seq > self._cursor:
+            if self._is_reading:
+                self._withdrawn.add(entry.seq)
+            return []
+        if not tell:
             return []
         if isinstance(self._out, AckedOutstanding):
             self._out.add(0, entry.size)
@@ -232,7 +263,7 @@ class Feed:
 
     def _reset(self) -> None:
         self._epoch += 1
-        self._is_attached = self._is_reading = self._is_behind = False
+        self._is_attached = self._is_reading = self._is_behind = self._is_repeating = False
         self._cursor = 0
         self._out.clear()
         self._withdrawn.clear()

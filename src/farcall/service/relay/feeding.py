@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from farcall.service.db.engine import Database
 from farcall.service.functions.store import read_codes
+from farcall.service.managers.store import manager_of
 from farcall.service.ops.measures import Histogram, Measures, Stopwatch
 from farcall.service.relay import store
-from farcall.service.relay.feed import Command, Entry, Feed, Publish, Purge, ReadPage, Window
+from farcall.service.relay.custodian import Custodian
+from farcall.service.relay.feed import Command, Entry, Feed, Publish, Purge, ReadPage, Taken, Window
 from farcall.service.relay.messages import (
     CANCEL_SIZE,
     CodeCache,
@@ -25,7 +28,7 @@ from farcall.service.relay.messages import (
     task_message,
 )
 from farcall.service.relay.results import TaskRef
-from farcall.service.relay.store import EndedTask, StoredTask, SubmissionHeaders
+from farcall.service.relay.store import EndedTask, StoredTask, SubmissionHeaders, TaskPage
 from farcall.service.relay.transport import Transport
 from farcall.wire.topology import GroupQueue, task_queue
 
@@ -36,10 +39,20 @@ _logger = logging.getLogger(__name__)
 _RETRY_S = 1.0
 """After a failure of the store only."""
 
-Reader = Callable[[ReadPage], Awaitable[tuple[Sequence[Entry], bool]]]
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a feed asked for; the members are the arguments of `Feed.page`."""
+
+    entries: Sequence[Entry]
+    is_last: bool
+    not_these: Collection[int] = ()
 
 
-def _ignore(_entries: Sequence[Entry]) -> None:
+Reader = Callable[[ReadPage], Awaitable[Page]]
+
+
+def _ignore(_what: Sequence[Any]) -> None:
     pass
 
 
@@ -50,10 +63,12 @@ class Seen:
     Attributes:
         taken_s: how long published messages wait for the acknowledgement of who consumes them.
         published: called with what was published.
+        taken: called with the numbers of what was acknowledged, if the feed tells.
     """
 
     taken_s: Histogram
     published: Callable[[Sequence[Entry]], None] = _ignore
+    taken: Callable[[Sequence[int]], None] = _ignore
 
 
 class Feeding:
@@ -89,6 +104,8 @@ class Feeding:
             elif isinstance(command, Purge):
                 self._out.clear()
                 self._transport.purge(self.queue)
+            elif isinstance(command, Taken):
+                self._seen.taken(command.seqs)
 
     def settled(self, count: int) -> None:
         """`count` messages were acknowledged."""
@@ -101,13 +118,13 @@ class Feeding:
 
     async def _read_page(self, command: ReadPage) -> None:
         try:
-            entries, is_last = await self._read(command)
+            page = await self._read(command)
         except Exception:
             _logger.exception("A page could not be read", extra={"event": "relay.page_failed", "queue": self.queue})
             self.feed.page_failed(command.epoch)
             asyncio.get_running_loop().call_later(_RETRY_S, self._try_again)
             return
-        self.do(self.feed.page(command.epoch, entries, is_last=is_last))
+        self.do(self.feed.page(command.epoch, page.entries, is_last=page.is_last, not_these=page.not_these))
 
     def _try_again(self) -> None:
         self.do(self.feed.settled(0))
@@ -116,7 +133,11 @@ class Feeding:
 class TaskFeeds:
     """The feeds of all endpoints that are attached.
 
+    User endpoints may be agents without a journal, of which `custodian` keeps the books: they are fed only what they
+    have not taken, as far as the broker tells; and they are told of no cancellation, which they may not understand.
+
     Args:
+        last_report: an endpoint's last `global_state` and when it came (Unix seconds).
         has_others: other processes commit tasks as well. Then what this one commits is published from memory only if
             its numbers follow upon those of its commit before; what came in between has to be read first.
     """
@@ -131,8 +152,13 @@ class TaskFeeds:
         *,
         measures: Measures,
         clock: Callable[[], float],
+        last_report: Callable[[str], tuple[Mapping[str, Any], float] | None] = lambda endpoint_id: None,
         has_others: bool = False,
     ) -> None:
+        self.custodian = Custodian(db, self._feed_again, self._feed_all)
+        self._last_report = last_report
+        self._detached_at: dict[str, float] = {}
+        self._is_user_endpoint: dict[str, bool] = {}
         self._has_others = has_others
         self._last_seq = 0
         self._gaps = 0
@@ -152,7 +178,7 @@ class TaskFeeds:
             self._window,
             self._transport,
             lambda page: self._read(endpoint_id, page),
-            Seen(self._measures.taken_s, self._fed),
+            Seen(self._measures.taken_s, self._fed, lambda seqs: self.custodian.taken(endpoint_id, seqs)),
         )
         feeding.do(feeding.feed.attached())
 
@@ -160,6 +186,15 @@ class TaskFeeds:
         feeding = self._feedings.pop(endpoint_id, None)
         if feeding is not None:
             feeding.do(feeding.feed.detached())
+            self.custodian.end(endpoint_id)
+            if self._is_user_endpoint.get(endpoint_id):
+                self._detached_at[endpoint_id] = self._clock()
+
+    def forget(self, endpoint_id: str) -> None:
+        """The endpoint was deleted."""
+        self.detached(endpoint_id)
+        self._detached_at.pop(endpoint_id, None)
+        self._is_user_endpoint.pop(endpoint_id, None)
 
     def is_attached(self, endpoint_id: str) -> bool:
         return endpoint_id in self._feedings
@@ -196,6 +231,7 @@ class TaskFeeds:
         feeding = self._feedings.pop(endpoint_id, None)
         if feeding is not None:
             feeding.feed.released()
+            self.custodian.end(endpoint_id)
 
     @property
     def endpoint_ids(self) -> list[str]:
@@ -235,9 +271,12 @@ class TaskFeeds:
     def withdraw_elsewhere(self, endpoint_id: str, tasks: Iterable[tuple[int, str]]) -> None:
         """The same, by number and id."""
         feeding = self._feedings.get(endpoint_id)
-        if feeding is not None:
-            for seq, task_id in tasks:
-                feeding.do(feeding.feed.withdrawn(Entry(seq, task_id, CANCEL_SIZE, cancel_message(task_id))))
+        if feeding is None:
+            return
+        tell = not self.custodian.is_in_charge(endpoint_id)
+        for seq, task_id in tasks:
+            entry = Entry(seq, task_id, CANCEL_SIZE, cancel_message(task_id))
+            feeding.do(feeding.feed.withdrawn(entry, tell=tell))
 
     def _fed(self, entries: Sequence[Entry]) -> None:
         now, fed_s = self._clock(), self._measures.fed_s
@@ -256,12 +295,45 @@ class TaskFeeds:
                 extra={"event": "task.fed", "task_ids": [entry.id for entry in entries]},
             )
 
-    async def _read(self, endpoint_id: str, page: ReadPage) -> tuple[Sequence[Entry], bool]:
+    async def _begin_custody(self, endpoint_id: str) -> None:
+        """If what has attached may be without a journal: before it is sent anything."""
+        if endpoint_id not in self._is_user_endpoint:
+            self._is_user_endpoint[endpoint_id] = await self._db.read(manager_of, endpoint_id) is not None
+        feeding = self._feedings.get(endpoint_id)
+        if not self._is_user_endpoint[endpoint_id] or feeding is None or self.custodian.has_begun(endpoint_id):
+            return
+        self.custodian.begin(endpoint_id)
+        feeding.feed.tells_taken = self._transport.sees_acks
+        report = self._last_report(endpoint_id)
+        if report is not None and report[1] > self._detached_at.get(endpoint_id, 0.0) and report[0].get("active"):
+            self.custodian.reported(endpoint_id, report[0])
+
+    def _feed_again(self, endpoint_id: str) -> None:
+        feeding = self._feedings.get(endpoint_id)
+        if feeding is not None and self._transport.sees_acks:
+            feeding.do(feeding.feed.again())
+
+    def _feed_all(self, endpoint_id: str) -> None:
+        feeding = self._feedings.get(endpoint_id)
+        if feeding is not None and self._transport.sees_acks:
+            feeding.feed.tells_taken = False
+            feeding.do(feeding.feed.attached())
+
+    async def _read(self, endpoint_id: str, page: ReadPage) -> Page:
+        await self._begin_custody(endpoint_id)
+        if not self.custodian.is_in_charge(endpoint_id) or not self._transport.sees_acks:
+            return Page(*await self._read_tasks(store.read_task_page, endpoint_id, page))
+        with self.custodian.reading(endpoint_id) as taken:
+            return Page(*await self._read_tasks(store.read_untaken_page, endpoint_id, page), not_these=taken)
+
+    async def _read_tasks(
+        self, read: Callable[..., TaskPage], endpoint_id: str, page: ReadPage
+    ) -> tuple[Sequence[Entry], bool]:
         feeding = self._feedings.get(endpoint_id)
         if feeding is not None:
             feeding.gaps_seen = self._gaps
         count = min(page.messages, self._page_tasks)
-        tasks, shared, is_last = await self._db.read(store.read_task_page, endpoint_id, page.after, count, page.size)
+        tasks, shared, is_last = await self._db.read(read, endpoint_id, page.after, count, page.size)
         codes = await self._codes_of({task.function_id for task in tasks})
         headers = {seq: common_headers(each) for seq, each in shared.items()}
         entries = [
@@ -405,7 +477,7 @@ class ResultFeeds:
             if self._delivered.get(group_id) == seq:
                 del self._delivered[group_id]
 
-    async def _read(self, queue: GroupQueue, page: ReadPage) -> tuple[Sequence[Entry], bool]:
+    async def _read(self, queue: GroupQueue, page: ReadPage) -> Page:
         group_id, is_shared = queue.task_group_id, queue.reader is None
         after = max(page.after, self._delivered.get(group_id, 0)) if is_shared else page.after
         count = min(page.messages, self._page_results)
@@ -416,4 +488,4 @@ class ResultFeeds:
         for each in results:
             message = result_outgoing(each.task_id, each.body, each.completed_at, is_protected=each.is_protected)
             entries.append(Entry(each.seq, each.task_id, len(message.body), message))
-        return entries, is_last
+        return Page(entries, is_last)

@@ -7,7 +7,7 @@ nothing, since the next ones say the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -79,6 +79,10 @@ class Reports:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.unreadable = 0
+        self.on_error: Callable[[str, str], None] = lambda endpoint_id, text: None
+        """Told of notices that something could not be started: in whose name, and the text for the user."""
+        self.on_report: Callable[[str, Mapping[str, Any]], None] = lambda endpoint_id, state: None
+        """Told of all others: whose, and their `global_state`."""
         self._clock = clock
         self._presences: dict[str, Presence] = {}
         self._latest: dict[str, tuple[str, float]] = {}
@@ -152,11 +156,16 @@ class Reports:
             raise ValueError("it speaks of another endpoint than its sender")
         text = bytes(raw).decode()
         state = _state_decoder.decode(text)
+        error = state.get("error")
+        if error is not None:  # says nothing of what works, if something does
+            self.on_error(endpoint_id, error if isinstance(error, str) else "It could not be started.")
+            return
         now = self._clock()
         known = self._presences.get(endpoint_id, Presence())
         self._presences[endpoint_id] = presence.after_report(known, state, now=now)
         self._latest[endpoint_id] = (text, now)
         self._dirty.add(endpoint_id)
+        self.on_report(endpoint_id, state)
         for task_id, transitions in (data.task_statuses or {}).items():
             last = next((_MOVES[each.state] for each in reversed(transitions) if each.state in _MOVES), None)
             if last is not None and is_uuid_text(task_id):

@@ -15,7 +15,8 @@ from farcall.service.cluster.plan import slot_of
 from farcall.service.cluster.shares import Share, SoleShare
 from farcall.service.cluster.signals import EndpointChange
 from farcall.service.db.engine import Database
-from farcall.service.endpoints.store import read_endpoint_ids, write_reports
+from farcall.service.endpoints.store import read_endpoint_queues, write_reports
+from farcall.service.managers.runner import UserEndpointStarts
 from farcall.service.ops.measures import Measures
 from farcall.service.relay import store
 from farcall.service.relay.attachments import Attachments
@@ -30,7 +31,15 @@ from farcall.service.relay.sweeper import Sweeper
 from farcall.service.relay.transport import Incoming
 from farcall.service.settings import ServiceSettings
 from farcall.wire.errors import ServiceUnavailable
-from farcall.wire.topology import GroupQueue, UserKind, task_queue, task_queue_owner
+from farcall.wire.topology import (
+    GroupQueue,
+    UserKind,
+    command_queue,
+    command_queue_owner,
+    is_endpoint_queue,
+    task_queue,
+    task_queue_owner,
+)
 
 __all__ = ["Relay"]
 
@@ -48,6 +57,7 @@ class Relay:
         intake: takes results in; its counters are for the operator.
         measures: what is counted on the way.
         on_ended: told of each task that has ended, after the commit.
+        starts: asks managers for their user endpoints.
         share: the endpoints that are this process's to feed; to be set before `start`.
 
     Args:
@@ -94,10 +104,21 @@ class Relay:
             side.window,
             settings.page_tasks,
             measures=measures,
+            last_report=self.reports.latest,
             clock=clock,
             has_others=has_others,
         )
         self._results = results
+        self.starts = UserEndpointStarts(
+            db,
+            transport.publish,
+            self.ended_here,
+            is_mine=lambda endpoint_id: self.share.is_mine(endpoint_id),
+            batch=settings.sweep_batch,
+            clock=clock,
+        )
+        self.reports.on_error = self.starts.reported_error
+        self.reports.on_report = self._tasks.custodian.reported
         self._sweeper = Sweeper(
             settings,
             db,
@@ -134,6 +155,8 @@ class Relay:
         """Finish what is being written. Connections are the caller's to close."""
         await self._sweeper.stop()
         await self.intake.stop()
+        await self.starts.stop()
+        await self._tasks.custodian.stop()
         await self.settle()
         if self._flush_timer is not None:
             self._flush_timer.cancel()
@@ -144,8 +167,17 @@ class Relay:
 
     # --- Told by the routes ----------------------------------------------------------------------------------
 
-    def submitted(self, endpoint_id: str, tasks: Sequence[StoredTask], shared: SubmissionHeaders) -> None:
-        """Tasks have been committed."""
+    def submitted(
+        self, endpoint_id: str, tasks: Sequence[StoredTask], shared: SubmissionHeaders, manager_id: str | None = None
+    ) -> None:
+        """Tasks have been committed.
+
+        Args:
+            manager_id: who starts the endpoint, if it does not start by itself.
+        """
+        if manager_id is not None and self.share.is_mine(endpoint_id):
+            self._transport.ensure_queue(task_queue(endpoint_id))
+            self.starts.submitted(endpoint_id, manager_id)
         self._tasks.committed(endpoint_id, tasks, shared)
 
     def ended_here(self, recorded: Recorded) -> None:
@@ -164,7 +196,7 @@ class Relay:
         group = GroupQueue.from_name(queue)
         if group is not None:
             self._results.ensure_queue(group)
-        elif task_queue_owner(queue) is not None:
+        elif is_endpoint_queue(queue):
             self._transport.ensure_queue(queue)
 
     async def prepare_queue(self, queue: str) -> None:
@@ -172,24 +204,36 @@ class Relay:
         group = GroupQueue.from_name(queue)
         if group is not None:
             await self._results.prepare_queue(group)
-        elif task_queue_owner(queue) is not None:
+        elif is_endpoint_queue(queue):
             await self._transport.prepare_queue(queue)
 
-    def endpoint_registered(self, endpoint_id: str, generation: int) -> None:
+    def endpoint_registered(self, endpoint_id: str, generation: int, *, is_direct: bool) -> None:
         """A new registration: older logins are cut, and feeding will begin anew when the new one attaches."""
         self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint has been registered again")
+        queue = task_queue(endpoint_id) if is_direct else command_queue(endpoint_id)
         if self.share.is_mine(endpoint_id):
-            self._transport.ensure_queue(task_queue(endpoint_id))
-            self._transport.purge(task_queue(endpoint_id))
+            self._transport.ensure_queue(queue)
+            self._transport.purge(queue)
         else:
-            self._begin(self._transport.prepare_queue(task_queue(endpoint_id)))
+            self._begin(self._transport.prepare_queue(queue))
+
+    def endpoints_locked(self, locked: Iterable[tuple[str, int]]) -> None:
+        """An endpoint was stopped remotely, with its user endpoints: ids, and the generation of the next login."""
+        for endpoint_id, generation in locked:
+            self.endpoint_locked(endpoint_id, generation)
 
     def endpoint_locked(self, endpoint_id: str, generation: int) -> None:
-        """The endpoint was stopped remotely."""
+        """An endpoint's logins older than `generation` are void."""
         self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint was stopped remotely")
 
-    def endpoint_deleted(self, endpoint_id: str, generation: int) -> None:
-        """The endpoint is gone; its open tasks end, which takes its time if there are very many."""
+    def endpoints_deleted(self, deleted: Iterable[tuple[str, int]]) -> None:
+        """An endpoint is gone, with its user endpoints; their open tasks end, which takes its time if there are very
+        many.
+        """
+        for endpoint_id, generation in deleted:
+            self._endpoint_deleted(endpoint_id, generation)
+
+    def _endpoint_deleted(self, endpoint_id: str, generation: int) -> None:
         self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint was deleted")
         self._forget(endpoint_id)
         self._begin(self._sweeper.finish_deletion(endpoint_id))
@@ -203,10 +247,15 @@ class Relay:
     def added_elsewhere(self, endpoint_id: str) -> None:
         """An endpoint has new tasks."""
         self._tasks.committed_elsewhere(endpoint_id)
+        if self.share.is_mine(endpoint_id) and not self._tasks.is_attached(endpoint_id):
+            self._transport.ensure_queue(task_queue(endpoint_id))
+        if self.share.is_mine(endpoint_id):
+            self.starts.submitted(endpoint_id)
 
     def ended_elsewhere(self, endpoint_id: str, seqs: Sequence[int]) -> None:
         """Tasks of an endpoint have ended."""
         self._tasks.ended_elsewhere(endpoint_id, seqs)
+        self.starts.progressed([endpoint_id])
 
     def withdrawn_elsewhere(self, endpoint_id: str, tasks: Sequence[tuple[int, str]]) -> None:
         """Tasks of an endpoint were ended by the service: (number, id)."""
@@ -222,6 +271,8 @@ class Relay:
         self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, f"this endpoint was {why}")
         if why == "registered":
             self._transport.ensure_queue(task_queue(endpoint_id))
+        elif why == "managing":
+            self._transport.ensure_queue(command_queue(endpoint_id))
         elif why == "deleted":
             self._forget(endpoint_id)
 
@@ -238,10 +289,12 @@ class Relay:
 
     def on_lost(self, slots: frozenset[int]) -> None:
         """They are not: somebody else fills their queues."""
-        for endpoint_id in self._tasks.endpoint_ids:
+        for endpoint_id in {*self._tasks.endpoint_ids, *self.starts.manager_ids}:
             if slot_of(endpoint_id) in slots:
                 self._release(endpoint_id)
-        self._transport.unwatch(lambda queue: slot_of(task_queue_owner(queue) or "") in slots)
+        self._transport.unwatch(
+            lambda queue: slot_of(task_queue_owner(queue) or command_queue_owner(queue) or "") in slots
+        )
 
     # --- Told by the transport -------------------------------------------------------------------------------
 
@@ -256,6 +309,10 @@ class Relay:
         endpoint_id = task_queue_owner(queue)
         if endpoint_id is not None:
             self._on_endpoint(endpoint_id, count)
+            return
+        manager_id = command_queue_owner(queue)
+        if manager_id is not None:
+            self._on_manager(manager_id, count)
             return
         group = GroupQueue.from_name(queue)
         if group is not None:
@@ -279,14 +336,30 @@ class Relay:
             if self._attachments is not None:
                 self._attachments.attached(endpoint_id)
             self._tasks.attached(endpoint_id)
+            self.starts.endpoint_attached(endpoint_id)
             _logger.info("Endpoint attached", extra={"event": "endpoint.attached", "endpoint_id": endpoint_id})
         elif not count:
             self.reports.detached(endpoint_id)
             if self._attachments is not None:
                 self._attachments.detached(endpoint_id)
             self._tasks.detached(endpoint_id)
+            self.starts.endpoint_detached(endpoint_id)
             if was_attached:
                 _logger.info("Endpoint detached", extra={"event": "endpoint.detached", "endpoint_id": endpoint_id})
+
+    def _on_manager(self, manager_id: str, count: int) -> None:
+        if not self.share.is_mine(manager_id):
+            return
+        if count:
+            self.reports.attached(manager_id)
+            self.starts.manager_attached(manager_id)
+        else:
+            self.reports.detached(manager_id)
+            self.starts.manager_detached(manager_id)
+        if self._attachments is not None:
+            (self._attachments.attached if count else self._attachments.detached)(manager_id)
+        event = "attached" if count else "detached"
+        _logger.info("Manager %s", event, extra={"event": f"manager.{event}", "endpoint_id": manager_id})
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
@@ -294,7 +367,7 @@ class Relay:
         """See to the queues of the endpoints in these slots, as if for the first time."""
         while slots & self.share.slots:
             try:
-                found = await self._db.read(read_endpoint_ids)
+                found = await self._db.read(read_endpoint_queues)
             except Exception:
                 _logger.exception("The endpoints could not be read; trying again", extra={"event": "relay.list_failed"})
                 await asyncio.sleep(_RETRY_S)
@@ -302,21 +375,24 @@ class Relay:
             mine = [each for each in found if slot_of(each) in slots and self.share.is_mine(each)]
             for endpoint_id in mine:
                 self._release(endpoint_id)
-            self._transport.unwatch({task_queue(each) for each in mine}.__contains__)
+            self._transport.unwatch({found[each] for each in mine}.__contains__)
             for endpoint_id in mine:
-                self._transport.ensure_queue(task_queue(endpoint_id))
+                self._transport.ensure_queue(found[endpoint_id])
             return
 
     def _release(self, endpoint_id: str) -> None:
         self._tasks.released(endpoint_id)
+        self.starts.forget(endpoint_id)
         self.reports.detached(endpoint_id)
         if self._attachments is not None:
             self._attachments.forget(endpoint_id)
 
     def _forget(self, endpoint_id: str) -> None:
         """It was deleted."""
-        self._transport.drop_queue(task_queue(endpoint_id), if_unused=False)
-        self._tasks.detached(endpoint_id)
+        for queue in (task_queue(endpoint_id), command_queue(endpoint_id)):
+            self._transport.drop_queue(queue, if_unused=False)
+        self._tasks.forget(endpoint_id)
+        self.starts.forget(endpoint_id)
         self.reports.forget(endpoint_id)
         if self._attachments is not None:
             self._attachments.forget(endpoint_id)
@@ -341,6 +417,7 @@ class Relay:
         for (owner_id, group_id), ended in by_group.items():
             self._results.committed(owner_id, group_id, ended, recorded.completed_at)
         self._tasks.ended(each.task for each in recorded.ended)
+        self.starts.progressed({each.task.endpoint_id for each in recorded.ended})
         if self.on_ended is not None:
             self.on_ended(each.task for each in recorded.ended)
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 from farcall.broker import Broker
 from farcall.service.db.engine import Database
+from farcall.service.endpoints.store import read_endpoint_queues
 from farcall.service.ops.measures import Measures
-from farcall.service.relay import store
 from farcall.service.relay.feed import Window
 from farcall.service.relay.feeding import ResultFeeds
 from farcall.service.relay.rabbit.address import BrokerAddress
 from farcall.service.relay.results_out import ResultsOut
 from farcall.service.relay.transport import EmbeddedTransport, Transport
 from farcall.service.settings import ServiceSettings
-from farcall.wire.topology import task_queue_owner
 
 __all__ = ["BrokerSide", "embedded_side", "rabbitmq_side"]
 
@@ -70,8 +69,8 @@ def rabbitmq_side(
     from farcall.service.relay.rabbit.transport import RabbitTransport
 
     async def task_queues() -> list[str]:
-        queues = await db.read(store.read_task_queues)
-        return [queue for queue in queues if is_mine(task_queue_owner(queue) or "")]
+        queues = await db.read(read_endpoint_queues)
+        return [queue for endpoint_id, queue in queues.items() if is_mine(endpoint_id)]
 
     transport = RabbitTransport(
         address,

@@ -29,7 +29,6 @@ from farcall.service.relay.results import (
     result_message,
 )
 from farcall.wire.states import TRANSITIONS, TaskState
-from farcall.wire.topology import task_queue
 
 __all__ = [
     "EndedTask",
@@ -38,17 +37,20 @@ __all__ = [
     "StoredTask",
     "SubmissionHeaders",
     "Swept",
+    "TaskPage",
+    "adopt_endpoint",
     "deleted_endpoints_with_open_tasks",
     "end_tasks",
     "end_tasks_of_endpoint",
     "is_protected",
     "move_tasks",
+    "note_taken",
     "read_last_ends",
     "read_result_page",
     "read_results",
     "read_ended",
-    "read_task_queues",
     "read_task_page",
+    "read_untaken_page",
     "record_results",
     "sweep_groups",
     "sweep_keys",
@@ -126,19 +128,28 @@ class Swept:
 # --- Pages ---------------------------------------------------------------------------------------------------
 
 
-def read_task_page(
-    conn: Connection, endpoint_id: str, after: int, count: int, size_chars: int
-) -> tuple[Sequence[StoredTask], Mapping[int, SubmissionHeaders], bool]:
-    """The next tasks of an endpoint that have not ended, by ascending number.
+TaskPage = tuple[Sequence[StoredTask], Mapping[int, SubmissionHeaders], bool]
+"""Tasks, the headers of their submissions by number, and whether these were the last."""
 
-    Returns:
-        The tasks, the headers of their submissions by number, and whether these were the last.
-    """
-    sizes = _TASK_SIZES.all(conn, endpoint=endpoint_id, after=after, count=count)
+
+def read_task_page(conn: Connection, endpoint_id: str, after: int, count: int, size_chars: int) -> TaskPage:
+    """The next tasks of an endpoint that have not ended, by ascending number."""
+    return _read_task_page(conn, _TASK_SIZES, _TASK_PAGE, endpoint_id, after, count, size_chars)
+
+
+def read_untaken_page(conn: Connection, endpoint_id: str, after: int, count: int, size_chars: int) -> TaskPage:
+    """The same, but for those that the endpoint has taken (`note_taken`)."""
+    return _read_task_page(conn, _UNTAKEN_SIZES, _UNTAKEN_PAGE, endpoint_id, after, count, size_chars)
+
+
+def _read_task_page(
+    conn: Connection, sizes_of: Prepared, page_of: Prepared, endpoint_id: str, after: int, count: int, size_chars: int
+) -> TaskPage:
+    sizes = sizes_of.all(conn, endpoint=endpoint_id, after=after, count=count)
     last, is_last = _cut(sizes, count, size_chars)
     if last is None:
         return [], {}, True
-    rows = _TASK_PAGE.all(conn, endpoint=endpoint_id, after=after, last=last)
+    rows = page_of.all(conn, endpoint=endpoint_id, after=after, last=last)
     page = [StoredTask(*row) for row in rows]
     of_submissions = _SHARED.all(conn, sorted({task.submission_seq for task in page}))
     shared = {row[0]: SubmissionHeaders(*row[1:]) for row in of_submissions}
@@ -187,11 +198,6 @@ def read_last_ends(
     return found
 
 
-def read_task_queues(conn: Connection) -> Sequence[str]:
-    """The task queues of all endpoints that were not deleted."""
-    return [task_queue(endpoint_id) for endpoint_id in conn.execute(_ENDPOINTS).scalars()]
-
-
 def _outgoing(row: Any) -> OutgoingResult:  # a row with the columns of _RESULT
     return OutgoingResult(
         row.seq,
@@ -220,10 +226,8 @@ is_protected: Final = (
 """Of a row of `tasks`: whether its endpoint is one for high assurance, which never changes."""
 
 _next_open = and_(tasks.c.endpoint_id == bindparam("endpoint"), task_is_open, tasks.c.seq > bindparam("after"))
-_TASK_SIZES = Prepared(
-    select(tasks.c.seq, tasks.c.size_chars).where(_next_open).order_by(tasks.c.seq).limit(bindparam("count"))
-)
-_TASK_PAGE = Prepared(
+_task_sizes = select(tasks.c.seq, tasks.c.size_chars).order_by(tasks.c.seq).limit(bindparam("count"))
+_task_page = (
     select(
         tasks.c.seq,
         tasks.c.id,
@@ -234,8 +238,13 @@ _TASK_PAGE = Prepared(
         tasks.c.created_at,
     )
     .join_from(tasks, task_payloads, task_payloads.c.seq == tasks.c.seq)
-    .where(_next_open, tasks.c.seq <= bindparam("last"))
+    .where(tasks.c.seq <= bindparam("last"))
     .order_by(tasks.c.seq)
+)
+_is_untaken = tasks.c.state == TaskState.RECEIVED.value
+_TASK_SIZES, _TASK_PAGE = (Prepared(select_.where(_next_open)) for select_ in (_task_sizes, _task_page))
+_UNTAKEN_SIZES, _UNTAKEN_PAGE = (
+    Prepared(select_.where(_next_open, _is_untaken)) for select_ in (_task_sizes, _task_page)
 )
 _SHARED = PreparedIn(
     lambda seqs: select(
@@ -266,7 +275,6 @@ _LAST_ENDS = (
     .where(task_results.c.seq > bindparam("after"), task_results.c.error_code.in_(bindparam("codes", expanding=True)))
     .order_by(task_results.c.seq)
 )
-_ENDPOINTS = select(endpoints.c.id).where(endpoints.c.deleted_at.is_(None))
 _RESULT_PAGE = Prepared(
     _RESULT.where(_next_result, task_results.c.seq <= bindparam("last")).order_by(task_results.c.seq)
 )
@@ -321,6 +329,22 @@ def move_tasks(conn: Connection, moves: Mapping[str, Mapping[str, TaskState]]) -
     ]
     for to_state in {row["to_state"] for row in rows}:
         conn.execute(_MOVES[to_state], [row for row in rows if row["to_state"] == to_state])
+
+
+def note_taken(conn: Connection, seqs: Sequence[int]) -> None:
+    """These tasks, by number, are in the custody of an agent (see `custody`); those that moved on stay as they are."""
+    _TAKE.run(conn, seqs)
+
+
+def adopt_endpoint(conn: Connection, endpoint_id: str, incarnation: str) -> bool:
+    """Note which process works for an endpoint. If another one did, what that had taken waits again.
+
+    Returns:
+        Whether there was something.
+    """
+    if not conn.execute(_ADOPT, {"which": endpoint_id, "who": incarnation}).rowcount:
+        return False
+    return conn.execute(_GIVE_BACK, {"which": endpoint_id}).rowcount > 0
 
 
 def _refs(conn: Connection, task_ids: Sequence[str]) -> list[TaskRef]:
@@ -396,6 +420,22 @@ _MOVES = {
     for to_state in TaskState
     if not to_state.is_terminal
 }
+_TAKE = PreparedIn(
+    lambda seqs: update(tasks).where(tasks.c.seq.in_(seqs), _is_untaken).values(state=TaskState.WAITING_FOR_NODES.value)
+)
+_ADOPT = (
+    update(endpoints)
+    .where(
+        endpoints.c.id == bindparam("which"),
+        or_(endpoints.c.incarnation.is_(None), endpoints.c.incarnation != bindparam("who")),
+    )
+    .values(incarnation=bindparam("who"))
+)
+_GIVE_BACK = (
+    update(tasks)
+    .where(tasks.c.endpoint_id == bindparam("which"), task_is_open, tasks.c.state != TaskState.RECEIVED.value)
+    .values(state=TaskState.RECEIVED.value)
+)
 _UNFINISHED_DELETIONS = select(endpoints.c.id).where(
     endpoints.c.deleted_at.is_not(None), exists().where(tasks.c.endpoint_id == endpoints.c.id, task_is_open)
 )

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from farcall.broker import Broker, LocalConsumer
 from farcall.service.relay.messages import Outgoing
-from farcall.wire.topology import EXCHANGES, HEARTBEATS, RESULTS, TASKS, BrokerUser, UserKind, task_queue_owner
+from farcall.wire.topology import EXCHANGES, HEARTBEATS, RESULTS, TASKS, BrokerUser, UserKind, is_endpoint_queue
 
 __all__ = ["EmbeddedTransport", "Incoming", "Listener", "Transport"]
 
@@ -149,8 +149,8 @@ class EmbeddedTransport:
     def ensure_queue(self, queue: str) -> None:
         if self._broker.has_queue(queue):
             return
-        self._broker.declare_queue(queue)
-        if task_queue_owner(queue) is not None:
+        self._broker.declare_queue(queue, refilled=is_endpoint_queue(queue))
+        if is_endpoint_queue(queue):
             self._broker.bind(queue, TASKS, queue)
 
     async def prepare_queue(self, queue: str) -> None:
@@ -170,7 +170,7 @@ class EmbeddedTransport:
 
     def publish(self, queue: str, messages: Iterable[Outgoing]) -> None:
         publish = self._broker.publish
-        exchange = "" if task_queue_owner(queue) is None else TASKS
+        exchange = TASKS if is_endpoint_queue(queue) else ""
         for message in messages:
             publish(exchange, queue, message.body, message.properties)
 
@@ -187,7 +187,7 @@ class EmbeddedTransport:
     async def depths(self) -> Mapping[str, tuple[int, int]]:
         found = dict.fromkeys(("tasks", "results", "heartbeats", "groups"), (0, 0))
         for name in self._broker.queue_names():
-            kind = "tasks" if task_queue_owner(name) is not None else name if name in found else "groups"
+            kind = "tasks" if is_endpoint_queue(name) else name if name in found else "groups"
             depth = self._broker.queue_depth(name)
             found[kind] = (found[kind][0] + depth.ready, found[kind][1] + depth.unacked)
         return found

@@ -26,15 +26,19 @@ class AckedOutstanding:
         self.count += 1
         self.size += size
 
-    def settle(self, count: int) -> int:
-        """The oldest `count` have left. Returns the highest of their numbers, 0 if there is none."""
-        out, highest = self._out, 0
+    def settle(self, count: int) -> list[int]:
+        """The oldest `count` have left. Returns their numbers."""
+        out, left = self._out, []
         for _ in range(min(count, self.count)):
             seq, size = out.popleft()
             self.count -= 1
             self.size -= size
-            highest = max(highest, seq)
-        return highest
+            left.append(seq)
+        return left
+
+    def seqs(self) -> set[int]:
+        """The numbers of all that are out."""
+        return {seq for seq, _ in self._out}
 
     def clear(self) -> None:
         self._out.clear()
@@ -65,11 +69,15 @@ class EndedOutstanding:
         for seq in seqs:
             self.size -= self._out.pop(seq, 0)
 
-    def settle(self, count: int) -> int:
-        """`count` have ended, it is not known which: the oldest are taken for them. Returns 0."""
+    def settle(self, count: int) -> list[int]:
+        """`count` have ended, it is not known which: the oldest are taken for them. Returns none."""
         for seq in list(self._out)[:count] if count else ():
             self.size -= self._out.pop(seq)
-        return 0
+        return []
+
+    def seqs(self) -> set[int]:
+        """The numbers of all that are out."""
+        return set(self._out)
 
     def clear(self) -> None:
         self._out.clear()

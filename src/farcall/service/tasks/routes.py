@@ -324,7 +324,7 @@ async def _submit(service: Service, plan: SubmissionPlan, address: str | None) -
             count = len(submitted.tasks)
             relay.measures.accepted += count
             queue_limit.submitted(submitted.endpoint_id, count)
-            relay.submitted(submitted.endpoint_id, submitted.tasks, submitted.headers)
+            relay.submitted(submitted.endpoint_id, submitted.tasks, submitted.headers, submitted.manager_id)
 
     await queue_limit.prepare(plan.endpoint_id)
     try:
@@ -342,6 +342,8 @@ async def _submit(service: Service, plan: SubmissionPlan, address: str | None) -
     except EndpointQueueFull:
         relay.measures.queue_full += 1
         raise
+    if submitted.manager_id is not None:
+        await queue_limit.prepare(submitted.endpoint_id)  # known from the next submission on
     if _logger.isEnabledFor(logging.DEBUG):
         _logger.debug(
             "Tasks were accepted",

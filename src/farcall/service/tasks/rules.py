@@ -14,6 +14,7 @@ from farcall.service.accounts.rules import Identity
 from farcall.service.endpoints.rules import Endpoint, check_use
 from farcall.service.functions.rules import Function, is_usable, size_in_bytes, why_not_usable
 from farcall.service.ids import canonical_uuid, new_id, new_ids
+from farcall.service.managers.rules import check_options
 from farcall.service.web.bodies import encode_text
 from farcall.wire.errors import (
     Conflict,
@@ -84,7 +85,7 @@ class SubmissionPlan:
     resource_specification: Mapping[str, Any] | None
     result_serializers: Sequence[str]
     python_version: str | None
-    user_runtime_json: str | None
+    user_runtime: Mapping[str, Any] | None
     user_endpoint_config: Mapping[str, Any] | None
     idempotency_key: str | None
     response: SubmitResponse
@@ -134,7 +135,7 @@ def plan_submission(
         resource_specification=_resources(request.resource_specification),
         result_serializers=_serializers(request.result_serializers),
         python_version=_python_version(request.user_runtime),
-        user_runtime_json=None if request.user_runtime is None else encode_text(request.user_runtime),
+        user_runtime=request.user_runtime,
         user_endpoint_config=request.user_endpoint_config or None,
         idempotency_key=idempotency_key,
         response=SubmitResponse(request_id=new_id(), task_group_id=group_id, endpoint_id=endpoint_id, tasks=answer),
@@ -143,8 +144,8 @@ def plan_submission(
 
 def check_submission(
     plan: SubmissionPlan, endpoint: Endpoint | None, functions: Mapping[str, Function], group: Group | None
-) -> None:
-    """Check a plan against what it refers to.
+) -> Endpoint:
+    """Check a plan against what it refers to. Returns the endpoint.
 
     Args:
         functions: by id; those that exist, deleted ones included.
@@ -162,6 +163,8 @@ def check_submission(
             f"member 'user_endpoint_config' must be empty: endpoint {endpoint.id} runs with the fixed configuration "
             "of its config.yaml."
         )
+    if not endpoint.direct:
+        check_options(plan.user_endpoint_config)
     for function_id in plan.function_ids:
         function = functions.get(function_id)
         if function is None or function.is_deleted:
@@ -184,6 +187,7 @@ def check_submission(
             )
     if group is not None and group.owner_id != plan.caller.id:
         raise Forbidden(f"Task group {group.id} belongs to somebody else.")
+    return endpoint
 
 
 def ha_warning(endpoint: Endpoint, functions: Mapping[str, Function]) -> str | None:

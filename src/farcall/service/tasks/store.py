@@ -23,8 +23,11 @@ from farcall.service.db.tables import (
     task_results,
     tasks,
 )
+from farcall.service.endpoints.rules import Endpoint
 from farcall.service.endpoints.store import find_endpoint
 from farcall.service.functions.store import find_functions, note_runs, read_codes
+from farcall.service.managers.rules import user_endpoint_id, user_endpoint_name
+from farcall.service.managers.store import ensure_user_endpoint
 from farcall.service.policies.store import check_policy_of
 from farcall.service.relay.results import TaskRef
 from farcall.service.relay.store import Recorded, StoredTask, SubmissionHeaders, end_tasks, is_protected
@@ -56,12 +59,15 @@ class Submitted:
     """A stored submission.
 
     Attributes:
+        endpoint_id: whose queue the tasks go to.
+        manager_id: who starts that endpoint; None if it starts by itself.
         tasks: as they are to be published; empty if the answer is a repetition.
         codes: the functions whose code the caller did not have.
     """
 
     response: SubmitResponse
     endpoint_id: str
+    manager_id: str | None = None
     tasks: Sequence[StoredTask] = ()
     headers: SubmissionHeaders | None = None
     codes: dict[str, str] | None = None
@@ -141,14 +147,16 @@ def submit(
             )
     found = find_functions(conn, plan.function_ids)
     group = _find_group(conn, plan.group_id)
-    endpoint = find_endpoint(conn, plan.endpoint_id, plan.caller)
-    rules.check_submission(plan, endpoint, found, group)
-    assert endpoint is not None
+    endpoint = rules.check_submission(plan, find_endpoint(conn, plan.endpoint_id, plan.caller), found, group)
     if endpoint.policy_id is not None:
         what = f"running functions on endpoint {endpoint.id}"
         check_policy_of(conn, endpoint.policy_id, plan.caller, now=now, what=what)
+    runtime_json = None if plan.user_runtime is None else encode_text(plan.user_runtime)
+    queue_id = plan.endpoint_id if endpoint.direct else _user_endpoint_id(plan)
     if admit is not None:
-        admit(plan.endpoint_id, len(plan.calls))
+        admit(queue_id, len(plan.calls))
+    if not endpoint.direct:
+        _ensure_user_endpoint(conn, plan, endpoint, queue_id, runtime_json, now)
     first = next_numbers(conn, "tasks", len(plan.calls))
     stored = [
         StoredTask(
@@ -169,12 +177,12 @@ def submit(
     if is_recorded:
         _record(conn, plan, address, now)
     _write_group(conn, plan, group, now)
-    headers = _write_submission(conn, plan, first)
-    caller_id, group_id, endpoint_id, state = plan.caller.id, plan.group_id, plan.endpoint_id, TaskState.RECEIVED.value
+    headers = _write_submission(conn, plan, runtime_json, first)
+    caller_id, group_id, state = plan.caller.id, plan.group_id, TaskState.RECEIVED.value
     _ADD_TASKS.run(
         conn,
         [
-            (each.seq, each.id, first, group_id, caller_id, endpoint_id, each.function_id, state, each.size_chars, now)
+            (each.seq, each.id, first, group_id, caller_id, queue_id, each.function_id, state, each.size_chars, now)
             for each in stored
         ],
     )
@@ -183,7 +191,8 @@ def submit(
         _REMEMBER.run(conn, [(caller_id, plan.idempotency_key, encode_text(response), now)])
     return Submitted(
         response=response,
-        endpoint_id=endpoint_id,
+        endpoint_id=queue_id,
+        manager_id=None if endpoint.direct else endpoint.id,
         tasks=stored,
         headers=headers,
         codes=read_codes(conn, [each for each in plan.function_ids if each not in known_codes]),
@@ -313,7 +322,35 @@ def _write_group(conn: Connection, plan: SubmissionPlan, group: Group | None, no
         conn.execute(update(task_groups).where(task_groups.c.id == group.id).values(has_queue=True))
 
 
-def _write_submission(conn: Connection, plan: SubmissionPlan, first_seq: int) -> SubmissionHeaders:
+def _user_endpoint_id(plan: SubmissionPlan) -> str:
+    return user_endpoint_id(
+        plan.endpoint_id,
+        plan.caller.id,
+        plan.user_endpoint_config,
+        python_version=plan.python_version,
+        runtime=plan.user_runtime,
+    )
+
+
+def _ensure_user_endpoint(
+    conn: Connection, plan: SubmissionPlan, manager: Endpoint, queue_id: str, runtime_json: str | None, now: float
+) -> None:
+    ensure_user_endpoint(
+        conn,
+        queue_id,
+        manager_id=plan.endpoint_id,
+        owner_id=plan.caller.id,
+        name=user_endpoint_name(plan.endpoint_id, queue_id),
+        high_assurance=manager.high_assurance,
+        options=plan.user_endpoint_config,
+        runtime_json=runtime_json,
+        now=now,
+    )
+
+
+def _write_submission(
+    conn: Connection, plan: SubmissionPlan, runtime_json: str | None, first_seq: int
+) -> SubmissionHeaders:
     headers = SubmissionHeaders(
         encode_text(plan.resource_specification) if plan.resource_specification else None,
         encode_text(plan.result_serializers) if plan.result_serializers else None,
@@ -325,7 +362,7 @@ def _write_submission(conn: Connection, plan: SubmissionPlan, first_seq: int) ->
             (
                 first_seq,
                 first_seq + len(plan.calls) - 1,
-                plan.user_runtime_json,
+                runtime_json,
                 headers.resource_specification_json,
                 headers.result_serializers_json,
                 encode_text(plan.user_endpoint_config) if plan.user_endpoint_config else None,

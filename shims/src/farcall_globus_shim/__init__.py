@@ -1,0 +1,1 @@
+"""What the names of the other ecosystem lead to. `globus_compute_sdk` beside this has its import names."""

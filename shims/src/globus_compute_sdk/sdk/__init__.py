@@ -1,0 +1,1 @@
+"""See `farcall.sdk` and `farcall.worker`."""

@@ -1,0 +1,5 @@
+"""See `farcall.sdk.client`."""
+
+from farcall import Client
+
+__all__ = ["Client"]

@@ -1,0 +1,5 @@
+"""See `farcall.worker.mpi`."""
+
+from farcall import MPIFunction
+
+__all__ = ["MPIFunction"]
