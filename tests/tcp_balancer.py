@@ -1,5 +1,5 @@
-"""A load balancer of the tests' own: spreads TCP connections over the backends that answer /readyz, and cuts those to
-one that does not any more. What a site's does (HAProxy: `option httpchk`, `on-marked-down shutdown-sessions`).
+"""A load balancer of the tests' own: spreads TCP connections over the backends that answer /healthz, and cuts those
+to one that does not any more. What a site's does (HAProxy: `option httpchk`, `on-marked-down shutdown-sessions`).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Balancer:
 
     def _check(self) -> None:
         while not self._closing.wait(_CHECK_S):
-            up = frozenset(port for port in self.backends if _is_ready(port))
+            up = frozenset(port for port in self.backends if _is_healthy(port))
             for port in self._up - up:
                 self._cut(port)
             with self._changed:
@@ -110,10 +110,10 @@ class Balancer:
                 each.shutdown(socket.SHUT_RDWR)
 
 
-def _is_ready(port: int) -> bool:
+def _is_healthy(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_S)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", "/healthz")
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

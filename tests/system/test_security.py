@@ -372,7 +372,12 @@ def test_every_route_but_the_open_ones_needs_a_token(alice: User) -> None:
             answers[method.upper(), path] = stranger.request(method, url, json={}).status_code
     is_open = {key for key, status in answers.items() if status != 401}
     # /metrics answers this machine, and nobody who comes by way of a proxy.
-    assert is_open == {("GET", path) for path in ("/v2/version", "/healthz", "/readyz", "/metrics")}
+    looked_at = ("/v2/version", "/healthz", "/readyz", "/metrics", "/jwk.json", "/.well-known/openid-configuration")
+    # Where a token comes from, what is asked for is the client's own proof.
+    proves_itself = ("token", "token/revoke", "token/introspect", "device")
+    assert is_open == {("GET", path) for path in looked_at} | {("POST", f"/v2/oauth2/{each}") for each in proves_itself}
+    for each in proves_itself:
+        assert stranger.post(f"/v2/oauth2/{each}", data={"token": "guessed"}).status_code in (400, 401)
     by_proxy = stranger.get("/metrics", headers={"X-Forwarded-For": "192.0.2.1"})
     assert by_proxy.status_code in (401, 403)
 
