@@ -9,6 +9,7 @@ address is fixed, http://localhost:5000, and the service takes what is meant for
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -65,23 +66,30 @@ def official_python() -> Path:
     cache = Path(os.environ.get("FARCALL_TEST_CACHE") or Path.home() / ".cache" / "farcall-tests")
     venv = cache / f"official-{VERSION}-py{sys.version_info.major}.{sys.version_info.minor}"
     python = venv / "bin" / "python"
-    if not (venv / "complete").exists():
-        shutil.rmtree(venv, ignore_errors=True)
-        try:
-            uv = Path(sys.executable).parent / "uv"
-            if uv.exists():
-                _run([str(uv), "venv", "--quiet", "--python", sys.executable, str(venv)])
-                _run([str(uv), "pip", "install", "--quiet", "--python", str(python), *_PACKAGES])
-            else:
-                _run([sys.executable, "-m", "venv", str(venv)])
-                _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *_PACKAGES])
-        except (subprocess.SubprocessError, OSError) as exc:
-            reason = f"the packages {', '.join(_PACKAGES)} cannot be installed here: {getattr(exc, 'stderr', exc)}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(reason)
-            pytest.skip(reason)
-        (venv / "complete").touch()
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        if not (venv / "complete").exists():
+            _install(venv, python)
     return python
+
+
+def _install(venv: Path, python: Path) -> None:
+    shutil.rmtree(venv, ignore_errors=True)
+    try:
+        uv = Path(sys.executable).parent / "uv"
+        if uv.exists():
+            _run([str(uv), "venv", "--quiet", "--python", sys.executable, str(venv)])
+            _run([str(uv), "pip", "install", "--quiet", "--python", str(python), *_PACKAGES])
+        else:
+            _run([sys.executable, "-m", "venv", str(venv)])
+            _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *_PACKAGES])
+    except (subprocess.SubprocessError, OSError) as exc:
+        reason = f"the packages {', '.join(_PACKAGES)} cannot be installed here: {getattr(exc, 'stderr', exc)}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    (venv / "complete").touch()
 
 
 def _run(command: Sequence[str]) -> None:

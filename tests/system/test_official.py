@@ -70,7 +70,13 @@ def make_world(root: Path, system: ProcessSystem, official: OfficialSide) -> Wor
     return World(system, official, ours, {"official endpoint": there, "our endpoint": here}, foreign_id)
 
 
-@pytest.fixture(scope="module", params=["embedded", "rabbitmq"])
+# Each of the two worlds is made once, also where tests run in several processes.
+EMBEDDED, RABBITMQ = (
+    pytest.param(broker, marks=pytest.mark.xdist_group(f"official-{broker}")) for broker in ("embedded", "rabbitmq")
+)
+
+
+@pytest.fixture(scope="module", params=[EMBEDDED, RABBITMQ])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     root = tmp_path_factory.mktemp("official")
     if request.param == "embedded":
@@ -83,7 +89,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             yield make_world(root, system, official)
 
 
-only_embedded = pytest.mark.parametrize("world", ["embedded"], indirect=True)
+only_embedded = pytest.mark.parametrize("world", [EMBEDDED], indirect=True)
 """What does not depend on the broker."""
 
 PROGRAMS: dict[str, Any] = {
@@ -157,7 +163,7 @@ def test_refusals_have_their_status_and_say_what_to_do(pairing: dict[str, Any]) 
     }
 
 
-@pytest.mark.parametrize("world", ["rabbitmq"], indirect=True)
+@pytest.mark.parametrize("world", [RABBITMQ], indirect=True)
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("sdk", SDKS)
 def test_tasks_go_over_rabbitmq(world: World, sdk: str, endpoint: str) -> None:
