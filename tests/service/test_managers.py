@@ -130,6 +130,18 @@ def test_options_and_persons_have_user_endpoints_of_their_own(scene: Callable[..
     assert len({order["amqp_creds"]["endpoint_id"] for order in orders}) == 3
 
 
+def test_with_whom_a_manager_is_shared_runs_there_as_its_owner(site: Site) -> None:
+    ada, bob = site.here.ada, Rest(site.here.thread, "bob@localhost")
+    ada.ask("PUT", f"/v3/endpoints/{site.id}/shares", {"identities": ["bob@localhost"]})
+    (task_id,) = site.submit(who=bob, function_id=bob.function())
+    command = json.loads(site.attach().wait(1)[0][2])
+    assert command["globus_effective_identity"] == ada.identity.id
+    assert [each["sub"] for each in command["globus_identity_set"]] == [ada.identity.id]
+    agent = site.agent(command["kwargs"]["amqp_creds"])
+    assert ids_of(agent.wait(1)) == [task_id]
+    assert bob.ask("GET", f"/v2/endpoints/{agent.id}")["owner"] == bob.identity.id
+
+
 def test_what_an_agent_without_a_journal_took_is_not_sent_to_it_again(site: Site) -> None:
     only_where_acks_are_seen(site)
     ids = site.submit(4)
