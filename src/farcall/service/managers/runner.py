@@ -85,6 +85,8 @@ class UserEndpointStarts:
         """
         if manager_id is not None:
             self._managers[endpoint_id] = manager_id
+        elif self._managers.get(endpoint_id, "unknown") is None:
+            return  # it starts by itself
         self._take_of(endpoint_id, lambda found: self._starts.submitted(found, endpoint_id, now=time.monotonic()))
 
     def endpoint_attached(self, endpoint_id: str) -> None:
