@@ -82,9 +82,8 @@ def ack(agent: Agent, count: int) -> None:
     agent.channel.basic_ack(agent.got[count - 1][0].delivery_tag, multiple=True)
 
 
-def only_where_acks_are_seen(site: Site) -> None:
-    if not site.here.broker.tells_acks:
-        pytest.skip("RabbitMQ does not tell what was acknowledged: everything that is open is sent again")
+only_embedded = pytest.mark.parametrize("broker", ["embedded"], indirect=True)
+"""RabbitMQ does not tell what was acknowledged: there, everything that is open is sent again."""
 
 
 def test_a_submission_asks_the_manager_for_a_user_endpoint_and_its_tasks_go_there(site: Site) -> None:
@@ -142,8 +141,8 @@ def test_with_whom_a_manager_is_shared_runs_there_as_its_owner(site: Site) -> No
     assert bob.ask("GET", f"/v2/endpoints/{agent.id}")["owner"] == bob.identity.id
 
 
+@only_embedded
 def test_what_an_agent_without_a_journal_took_is_not_sent_to_it_again(site: Site) -> None:
-    only_where_acks_are_seen(site)
     ids = site.submit(4)
     order = site.next_order()
     agent = site.agent(order["amqp_creds"])
@@ -160,8 +159,8 @@ def test_what_an_agent_without_a_journal_took_is_not_sent_to_it_again(site: Site
     assert site.here.task(ids[1])["status"] == "waiting-for-nodes"
 
 
+@only_embedded
 def test_what_a_process_had_taken_is_sent_to_the_next_one(site: Site) -> None:
-    only_where_acks_are_seen(site)
     ids = site.submit(4)
     order = site.next_order()
     agent = site.agent(order["amqp_creds"])
@@ -176,8 +175,8 @@ def test_what_a_process_had_taken_is_sent_to_the_next_one(site: Site) -> None:
     assert ids_of(again.wait(3)) == [ids[3], ids[1], ids[2]]
 
 
+@only_embedded
 def test_a_restart_of_the_service_leaves_what_was_taken_where_it_is(site: Site) -> None:
-    only_where_acks_are_seen(site)
     ids = site.submit(4)
     agent = site.start()
     agent.wait(4)
@@ -208,8 +207,8 @@ def test_everything_is_sent_again_to_an_agent_with_a_journal(site: Site) -> None
     assert set(ids_of(again.wait(2))) == {ids[1], ids[2]}
 
 
+@only_embedded
 def test_an_agent_that_may_not_know_cancellations_is_told_of_none(site: Site) -> None:
-    only_where_acks_are_seen(site)
     ids = site.submit(2)
     agent = site.start()
     agent.wait(2)

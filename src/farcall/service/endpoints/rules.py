@@ -82,7 +82,7 @@ class NewEndpoint:
     description: str | None
     public: bool
     direct: bool
-    multi_user: bool
+    multi_user: bool = False
     subscription_id: str | None
     allowed_functions: Sequence[str] | None
     admins: Sequence[str] | None
