@@ -50,6 +50,11 @@ vm_memory_high_watermark.absolute = 1GB
 disk_free_limit.absolute = 50MB
 log.file.level = info
 """
+_TLS_CONFIG = """\
+listeners.ssl.1 = 127.0.0.1:{port}
+ssl_options.certfile = {home}/server.pem
+ssl_options.keyfile = {home}/server.key
+"""
 _STARTED = b"completed with"
 
 
@@ -112,13 +117,16 @@ class RabbitServer:
     Attributes:
         url: for the service's setting `broker`, password and all.
         management_url: likewise for `broker_management`.
+
+    Args:
+        certificate: PEM files, certificate and key: then `url` is one of AMQPS.
     """
 
-    def __init__(self, program: Path) -> None:
+    def __init__(self, program: Path, certificate: tuple[Path, Path] | None = None) -> None:
         self._program = program
         self.home = Path(tempfile.mkdtemp(prefix="farcall-rabbitmq-"))
         self.password = secrets.token_hex(8)
-        self.port, self.management_port, self._dist_port, self._epmd_port = _free_ports(4)
+        self.port, self.management_port, self._dist_port, self._epmd_port, tls_port = _free_ports(5)
         self.auth = Forwarder()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"amqp://farcall:{self.password}@127.0.0.1:{self.port}/{_VHOST}"
@@ -136,6 +144,12 @@ class RabbitServer:
                 vhost=_VHOST,
             )
         )
+        if certificate is not None:
+            for path, name in zip(certificate, ("server.pem", "server.key"), strict=True):
+                (self.home / name).write_bytes(path.read_bytes())
+            with (self.home / "rabbitmq.conf").open("a") as file:
+                file.write(_TLS_CONFIG.format(home=self.home, port=tls_port))
+            self.url = f"amqps://farcall:{self.password}@localhost:{tls_port}/{_VHOST}"
         cookie = self.home / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(20))
         cookie.chmod(0o400)
@@ -260,7 +274,7 @@ class RabbitServer:
 
 
 @contextmanager
-def rabbitmq_server() -> Iterator[RabbitServer]:
+def rabbitmq_server(certificate: tuple[Path, Path] | None = None) -> Iterator[RabbitServer]:
     """A server that runs. Without RabbitMQ the test is skipped; in CI (`CI=true`) it fails."""
     program = find_program()
     if program is None:
@@ -268,7 +282,7 @@ def rabbitmq_server() -> Iterator[RabbitServer]:
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    server = RabbitServer(program)
+    server = RabbitServer(program, certificate)
     try:
         server.start()
         yield server

@@ -13,6 +13,7 @@ import pytest
 from farcall import Executor
 from farcall.testing.functions import by_value
 from farcall.testing.processes import ProcessSystem, process_system
+from certificates import Authority
 from postgres_server import PostgresServer, postgres_server
 from rabbitmq_server import RabbitServer, rabbitmq_server
 
@@ -89,6 +90,21 @@ def test_two_hundred_calls_come_back(system: ProcessSystem, rabbitmq: RabbitServ
     with Executor(endpoint_id=endpoint.id) as ex:
         check_all({n: ex.submit(note_and_return, str(log), n, 0.0) for n in range(200)}, log)
     assert rabbitmq.password not in system.service.log.read_text()
+
+
+def test_the_whole_way_over_amqps_with_an_authority_of_the_sites_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path / "ca")
+    log = tmp_path / "runs"
+    monkeypatch.setenv("FARCALL_CA_FILE", str(authority.ca_file))  # for service, endpoint and this program
+    with rabbitmq_server(authority.server("localhost")) as server:
+        assert server.url.startswith("amqps://")
+        environment = {**server.environment, "FARCALL_CA_FILE": str(authority.ca_file)}
+        with process_system(tmp_path / "system", environment, lambda service: server.lead_to(service.port)) as system:
+            endpoint = system.endpoint(config=PROCESSES)
+            with Executor(endpoint_id=endpoint.id) as ex:
+                check_all({n: ex.submit(note_and_return, str(log), n, 0.0) for n in range(50)}, log)
 
 
 @only_sqlite
