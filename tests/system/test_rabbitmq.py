@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from certificates import Authority
 from farcall import Executor
 from farcall.testing.functions import by_value
 from farcall.testing.processes import ProcessSystem, process_system
-from certificates import Authority
 from postgres_server import PostgresServer, postgres_server
 from rabbitmq_server import RabbitServer, rabbitmq_server
 
