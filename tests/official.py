@@ -111,11 +111,12 @@ class OfficialSide:
     Args:
         root: holds their files.
         port: of the service, on this machine.
+        client: None for nobody's: they ask for a login.
     """
 
-    def __init__(self, root: Path, port: int, client: Client) -> None:
+    def __init__(self, root: Path, port: int, client: Client | None) -> None:
         root.mkdir(parents=True, exist_ok=True)
-        self.root, self.client = root, client
+        self.root = root
         self.python = official_python()
         self.user_dir = root / "globus"
         proxy = f"http://127.0.0.1:{port}"
@@ -126,11 +127,12 @@ class OfficialSide:
             "GLOBUS_COMPUTE_USER_DIR": str(self.user_dir),
             "GLOBUS_SDK_ENVIRONMENT": "local",
             "GLOBUS_SDK_SERVICE_URL_AUTH": "http://localhost:5000/",
-            "GLOBUS_COMPUTE_CLIENT_ID": client.id,
-            "GLOBUS_COMPUTE_CLIENT_SECRET": client.secret,
             "HTTP_PROXY": proxy,
             "http_proxy": proxy,
         }
+        if client is not None:
+            self.client = client
+            self.env |= {"GLOBUS_COMPUTE_CLIENT_ID": client.id, "GLOBUS_COMPUTE_CLIENT_SECRET": client.secret}
         self.endpoints: list[OfficialEndpoint] = []
 
     def program(self, name: str, **arguments: Any) -> Any:

@@ -53,13 +53,19 @@ def make_logins_old(system: ProcessSystem, by_s: float) -> None:
 
 
 class Browser:
-    """One person's browser: keeps cookies, and does on each page what the person would."""
+    """One person's browser: keeps cookies, and does on each page what the person would.
 
-    def __init__(self, name: str, ca_file: Path | None = None) -> None:
+    Args:
+        name: of the person, who has PASSWORD.
+        ca_file: of the authority that it trusts; None: those of this machine.
+        proxy: the address through which it goes; None: directly.
+    """
+
+    def __init__(self, name: str, ca_file: Path | None = None, proxy: str | None = None) -> None:
         self.name = name
         self.logins = 0
         trust = True if ca_file is None else ssl.create_default_context(cafile=ca_file)
-        self._http = httpx.Client(follow_redirects=True, timeout=60, verify=trust)
+        self._http = httpx.Client(follow_redirects=True, timeout=60, verify=trust, proxy=proxy)
 
     def visit(self, url: str, *, decision: str = "allow") -> str:
         """Open a link, log in if that is asked for, say whether the program may, and return the last page.
