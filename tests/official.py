@@ -222,6 +222,10 @@ class OfficialEndpoint:
         """SIGKILL; its user endpoints go on or die, as they like."""
         self._end(signal.SIGKILL)
 
+    def forget_stopped_process(self) -> None:
+        """Make the PID file of a killed one old: for three heartbeat periods, it keeps another from starting."""
+        os.utime(self.directory / "daemon.pid", (0, 0))
+
     def wait_until_ended(self) -> None:
         """Until it has ended by itself, or by a command."""
         process, self._process = self._process, None

@@ -207,6 +207,27 @@ def test_a_killed_user_endpoint_comes_back_to_its_tasks(world: World, tmp_path: 
     assert max(runs.values()) <= 2
 
 
+@only_embedded
+@pytest.mark.parametrize("all_of_it", [False, True], ids=["the manager", "everything"])
+def test_a_killed_manager_that_is_started_again_loses_no_task(world: World, tmp_path: Path, all_of_it: bool) -> None:
+    endpoint, log = world.endpoints["official endpoint"], tmp_path / "runs"
+    assert isinstance(endpoint, OfficialEndpoint)
+    call = {"endpoint": endpoint.id, "log": str(log), "count": 50, "seconds": 0.2}
+    with world.ours.start([("many", call)]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "TEN\n"
+        endpoint.kill()
+        if all_of_it:
+            endpoint.kill_user_endpoints()
+        endpoint.forget_stopped_process()
+        endpoint.start()
+        out, err = process.communicate(timeout=TIMEOUT_S)
+    assert '"value": ' + str(list(range(50))) in out, out + err
+    runs = Counter(log.read_text().split())
+    assert len(runs) == 50
+    assert max(runs.values()) <= 2
+
+
 def test_a_killed_service_has_nothing_run_twice(world: World, tmp_path: Path) -> None:
     endpoint, log = world.endpoints["official endpoint"], tmp_path / "runs"
     call = {"endpoint": endpoint.id, "log": str(log), "count": 60, "seconds": 0.3}

@@ -94,7 +94,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessSystem]:
     """A service whose access tokens count for so short that the packages renew them before every request."""
     official_python()
     with process_system(tmp_path_factory.mktemp("official-login"), {"FARCALL_ACCESS_TOKEN_S": "30"}) as system:
-        add_person(system, "ada")
+        for name in ("ada", "bob"):
+            add_person(system, name)
         yield system
 
 
@@ -103,26 +104,33 @@ def ada(system: ProcessSystem, tmp_path: Path) -> Person:
     return Person(tmp_path / "ada", system, "ada")
 
 
-def endpoint_for_ada(system: ProcessSystem, name: str, policy: tuple[str, ...] = ()) -> EndpointProcess:
-    """An endpoint of the operator's that ada may use, with a policy of its own if `policy` has options for one."""
+def shared_endpoint(system: ProcessSystem, name: str, *policy: str) -> EndpointProcess:
+    """An endpoint of the operator's that ada and bob may use, with a policy of its own if `policy` has options."""
     config = THREADS
     if policy:
         made = json.loads(operate(system, "policy", "create", name, *policy, "--json"))
         config += f"authentication_policy: {made['id']}\n"
     endpoint = system.endpoint(name, config)
-    endpoint.command("share", name, "--with", "ada@local")
+    for person in ("ada@local", "bob@local"):
+        endpoint.command("share", name, "--with", person)
     return endpoint
 
 
 @pytest.fixture(scope="module")
 def plain(system: ProcessSystem) -> EndpointProcess:
-    return endpoint_for_ada(system, "plain")
+    return shared_endpoint(system, "plain")
 
 
 @pytest.fixture(scope="module")
 def fresh(system: ProcessSystem) -> EndpointProcess:
     """It wants a login of the last ten minutes."""
-    return endpoint_for_ada(system, "fresh", ("--auth-timeout", "600"))
+    return shared_endpoint(system, "fresh", "--auth-timeout", "600")
+
+
+@pytest.fixture(scope="module")
+def twofold(system: ProcessSystem) -> EndpointProcess:
+    """It wants a second factor."""
+    return shared_endpoint(system, "twofold", "--mfa-required")
 
 
 def test_an_sdk_asks_for_a_login_once_and_runs_tasks(ada: Person, plain: EndpointProcess) -> None:
@@ -154,12 +162,26 @@ def test_the_commands_of_the_released_endpoint_log_in_and_out(ada: Person) -> No
 def test_a_login_that_is_too_old_for_a_policy_is_made_anew_and_the_call_goes_on(
     system: ProcessSystem, ada: Person, fresh: EndpointProcess, name: str
 ) -> None:
-    assert value_of(ada.run_programs((name, {"endpoint": fresh.id})).answers[0])
+    call = (name, {"endpoint": fresh.id})
+    before = value_of(ada.run_programs(call).answers[0])
     make_logins_old(system, 3600)
     logins = ada.browser.logins
-    said = ada.run_programs((name, {"endpoint": fresh.id}))
-    assert value_of(said.answers[0]), said.text
+    said = ada.run_programs(call)
+    assert value_of(said.answers[0]) == before, said.text
     (link,) = said.logins
-    print(said.text, link)
-    assert "session_required_policies" in link
+    assert link["prompt"] == ["login"]
+    assert len(link["session_required_policies"]) == 1
     assert ada.browser.logins == logins + 1
+    assert any("policy 'fresh'" in unescape(page) for page in ada.browser.pages), "the page says what the SDK does not"
+
+
+def test_a_policy_that_wants_a_second_factor_is_satisfied_on_the_way(
+    system: ProcessSystem, twofold: EndpointProcess, tmp_path: Path
+) -> None:
+    bob = Person(tmp_path / "bob", system, "bob")
+    bob.run("globus-compute-endpoint", "login")
+    bob.browser.add_second_factor(system.service.url)
+    said = bob.run_programs(("submit", {"endpoint": twofold.id}))
+    assert value_of(said.answers[0]) == TWELVE, said.text
+    (link,) = said.logins
+    assert link["session_required_mfa"] == ["True"]
