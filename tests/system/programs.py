@@ -209,6 +209,12 @@ def failure(sdk: Any, endpoint: str, options: dict[str, Any]) -> Any:
         return str(ex.submit(twice, 1).exception(TIMEOUT_S))
 
 
+def mpi(sdk: Any, endpoint: str) -> Any:
+    with sdk.Executor(endpoint_id=endpoint) as ex:
+        ex.resource_specification = {"num_nodes": 1, "ranks_per_node": 2, "num_ranks": 2}
+        return str(ex.submit(sdk.MPIFunction("hostname")).exception(TIMEOUT_S))
+
+
 def doomed(sdk: Any, endpoint: str) -> Any:
     """One task that runs and many that wait, when the endpoint is deleted."""
     with sdk.Executor(endpoint_id=endpoint) as ex:

@@ -17,6 +17,7 @@ from conversations import CONVERSATIONS, Recorder, told
 from farcall.testing.processes import EndpointProcess, ProcessSystem, process_system
 from farcall.wire.auth import COMPUTE_SCOPE, MANAGE_PROJECTS_SCOPE
 from official import (
+    GLOBUS_COMPUTE,
     THREADS,
     VERSION,
     Client,
@@ -190,6 +191,17 @@ def test_a_user_endpoint_that_cannot_be_started_fails_its_tasks_with_the_reason(
     text = world.sdk(sdk).program("failure", endpoint=endpoint, options={"workers": "a lot"})
     assert "Failed to start" in text
     assert "'str' and 'int'" in text
+
+
+@only_embedded
+def test_their_engine_of_processes_runs_tasks_and_says_that_mpi_is_not_for_it(world: World) -> None:
+    endpoint = world.official.endpoint("processes", GLOBUS_COMPUTE)
+    calls = [(name, {"endpoint": endpoint.id}) for name in ("submit", "shell", "mpi")]
+    submitted, shell, mpi = (value_of(answer) for answer in world.official.programs(calls))
+    assert (submitted, shell) == (PROGRAMS["submit"], PROGRAMS["shell"])
+    assert "InvalidResourceSpecification" in mpi
+    assert "num_ranks" in mpi
+    endpoint.stop()
 
 
 def test_a_killed_user_endpoint_comes_back_to_its_tasks(world: World, tmp_path: Path) -> None:
