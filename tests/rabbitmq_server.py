@@ -219,11 +219,16 @@ class RabbitServer:
     def close(self) -> None:
         if self._process is not None:
             self.kill()
-        subprocess.run(
-            ["epmd", "-kill"], env=self._environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
+        self._end_port_mapper()
         self.auth.close()
         shutil.rmtree(self.home, ignore_errors=True)
+
+    def _end_port_mapper(self) -> None:
+        # `epmd -kill` is refused for a moment after the node was killed.
+        for each in psutil.process_iter(["name"]):
+            with contextlib.suppress(psutil.Error):
+                if each.info["name"] == "epmd" and each.environ().get("ERL_EPMD_PORT") == str(self._epmd_port):
+                    each.kill()
 
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
