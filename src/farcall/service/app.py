@@ -105,16 +105,13 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         closing.push_async_callback(db.close)
         secret = await db.write(ensure_secret)
         broker, measures = Broker(), Measures()
-        if rabbitmq is None:
-            side = embedded_side(broker, settings, db, measures, clock)
-        else:
-            side = rabbitmq_side(
-                rabbitmq,
-                settings,
-                db,
-                takes_in=part.feeds,
-                is_mine=lambda endpoint_id: relay.share.is_mine(endpoint_id),
+        side = (
+            embedded_side(broker, settings, db, measures, clock)
+            if rabbitmq is None
+            else rabbitmq_side(
+                rabbitmq, settings, db, takes_in=part.feeds, is_mine=lambda endpoint: relay.share.is_mine(endpoint)
             )
+        )
         attachments = Attachments(db, clock) if part.has_others and part.feeds else None
         relay = Relay(settings, db, side, clock, measures, attachments=attachments, has_others=part.has_others)
         queue_limit = QueueLimit(db, settings.max_queued_tasks_per_endpoint, clock)
@@ -122,28 +119,18 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         relay.on_ended = queue_limit.ended
         db.on_group = relay.measures.group_written
         authenticator = Authenticator(db, clock, cache_s=settings.token_cache_s)
-        cluster = None
-        if part.has_others:
-            cluster = Cluster(
-                settings.store_url,
-                me,
-                relay,
-                feeds=part.feeds,
-                forget=authenticator.forget,
-                counted=queue_limit.submitted,
-            )
+        cluster = _cluster(settings, me, relay, authenticator, queue_limit, part)
+        if cluster is not None:
             cluster.start()
         relay.start()
         closing.push_async_callback(relay.stop)
         if cluster is not None:
             closing.push_async_callback(cluster.stop)
-        amqp_port = 0 if rabbitmq is None else rabbitmq.port
         if rabbitmq is None:
             authority = BrokerAuthority(db, secret, relay.ensure_queue)
             ssl = certificate.context if certificate is not None else None
             server = await serve(broker, authority, settings.host, settings.amqp_port, ssl)
             closing.push_async_callback(server.close)
-            amqp_port = server.port
         tidy = partial(_tidy, db, clock)
         watch = AccountsWatch(db, authenticator, relay, period_s=settings.accounts_check_s, tidy=tidy)
         await watch.start()
@@ -173,7 +160,7 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
             health=Health(db, relay, cluster),
             state_counts=StateCounts(db),
             secret=secret,
-            amqp_port=amqp_port,
+            amqp_port=server.port if rabbitmq is None else rabbitmq.port,
             certificate=certificate,
             rabbitmq=rabbitmq,
             clock=clock,
@@ -182,6 +169,27 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         )
         relay.starts.begin(lambda user, host: service.broker_url(user, host or settings.host))
         yield service
+
+
+def _cluster(
+    settings: ServiceSettings,
+    me: str,
+    relay: Relay,
+    authenticator: Authenticator,
+    queue_limit: QueueLimit,
+    part: Part,
+) -> Cluster | None:
+    """What joins this process to the others; None if it is the only one."""
+    if not part.has_others:
+        return None
+    return Cluster(
+        settings.store_url,
+        me,
+        relay,
+        feeds=part.feeds,
+        forget=authenticator.forget,
+        counted=queue_limit.submitted,
+    )
 
 
 def create_app(settings: ServiceSettings, service: Service | None = None) -> FastAPI:

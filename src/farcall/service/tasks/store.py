@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from farcall.service.db.tables import (
 )
 from farcall.service.endpoints.rules import Endpoint
 from farcall.service.endpoints.store import find_endpoint
+from farcall.service.functions.rules import Function
 from farcall.service.functions.store import find_functions, note_runs, read_codes
 from farcall.service.managers.rules import user_endpoint_id, user_endpoint_name
 from farcall.service.managers.store import ensure_user_endpoint
@@ -135,16 +136,9 @@ def submit(
         ApiError: see `rules.check_submission`, `rules.check_replay`. Nothing is written then.
         LoginRequired: see `policies.rules.check_policy`.
     """
-    if plan.idempotency_key is not None:
-        earlier = _EARLIER.scalar(conn, who=plan.caller.id, what=plan.idempotency_key)
-        if earlier is not None:
-            response = msgspec.json.decode(earlier, type=SubmitResponse)
-            rules.check_replay(plan, response)
-            return Submitted(
-                response=response,
-                endpoint_id=plan.endpoint_id,
-                queue_owner_id=plan.caller.id if plan.create_queue else None,
-            )
+    repeated = _answered_before(conn, plan)
+    if repeated is not None:
+        return repeated
     found = find_functions(conn, plan.function_ids)
     group = _find_group(conn, plan.group_id)
     endpoint = rules.check_submission(plan, find_endpoint(conn, plan.endpoint_id, plan.caller), found, group)
@@ -157,19 +151,6 @@ def submit(
         admit(queue_id, len(plan.calls))
     if not endpoint.direct:
         _ensure_user_endpoint(conn, plan, endpoint, queue_id, runtime_json, now)
-    first = next_numbers(conn, "tasks", len(plan.calls))
-    stored = [
-        StoredTask(
-            first + at,
-            call.task_id,
-            call.function_id,
-            found[call.function_id].code_chars + len(call.payload),
-            call.payload,
-            first,
-            now,
-        )
-        for at, call in enumerate(plan.calls)
-    ]
     response = plan.response
     if endpoint.high_assurance:
         response = replace(response, ha_warning=rules.ha_warning(endpoint, found))
@@ -177,18 +158,10 @@ def submit(
     if is_recorded:
         _record(conn, plan, address, now)
     _write_group(conn, plan, group, now)
-    headers = _write_submission(conn, plan, runtime_json, first)
-    caller_id, group_id, state = plan.caller.id, plan.group_id, TaskState.RECEIVED.value
-    _ADD_TASKS.run(
-        conn,
-        [
-            (each.seq, each.id, first, group_id, caller_id, queue_id, each.function_id, state, each.size_chars, now)
-            for each in stored
-        ],
-    )
-    _ADD_PAYLOADS.run(conn, [(each.seq, each.payload) for each in stored])
+    stored = _write_tasks(conn, plan, found, queue_id, now)
+    headers = _write_submission(conn, plan, runtime_json, stored[0].seq)
     if plan.idempotency_key is not None:
-        _REMEMBER.run(conn, [(caller_id, plan.idempotency_key, encode_text(response), now)])
+        _REMEMBER.run(conn, [(plan.caller.id, plan.idempotency_key, encode_text(response), now)])
     return Submitted(
         response=response,
         endpoint_id=queue_id,
@@ -196,7 +169,7 @@ def submit(
         tasks=stored,
         headers=headers,
         codes=read_codes(conn, [each for each in plan.function_ids if each not in known_codes]),
-        queue_owner_id=caller_id if plan.create_queue else None,
+        queue_owner_id=plan.caller.id if plan.create_queue else None,
     )
 
 
@@ -320,6 +293,51 @@ def _write_group(conn: Connection, plan: SubmissionPlan, group: Group | None, no
         _ADD_GROUP.run(conn, [(plan.group_id, plan.caller.id, plan.create_queue, 0, now)])
     elif plan.create_queue and not group.has_queue:
         conn.execute(update(task_groups).where(task_groups.c.id == group.id).values(has_queue=True))
+
+
+def _answered_before(conn: Connection, plan: SubmissionPlan) -> Submitted | None:
+    """The answer to the same request, if it was given one. Raises Conflict, see `rules.check_replay`."""
+    if plan.idempotency_key is None:
+        return None
+    earlier = _EARLIER.scalar(conn, who=plan.caller.id, what=plan.idempotency_key)
+    if earlier is None:
+        return None
+    response = msgspec.json.decode(earlier, type=SubmitResponse)
+    rules.check_replay(plan, response)
+    return Submitted(
+        response=response,
+        endpoint_id=plan.endpoint_id,
+        queue_owner_id=plan.caller.id if plan.create_queue else None,
+    )
+
+
+def _write_tasks(
+    conn: Connection, plan: SubmissionPlan, functions: Mapping[str, Function], queue_id: str, now: float
+) -> Sequence[StoredTask]:
+    """The tasks of a plan, with numbers of their own, in the queue of `queue_id`."""
+    first = next_numbers(conn, "tasks", len(plan.calls))
+    stored = [
+        StoredTask(
+            first + at,
+            call.task_id,
+            call.function_id,
+            functions[call.function_id].code_chars + len(call.payload),
+            call.payload,
+            first,
+            now,
+        )
+        for at, call in enumerate(plan.calls)
+    ]
+    caller_id, group_id, state = plan.caller.id, plan.group_id, TaskState.RECEIVED.value
+    _ADD_TASKS.run(
+        conn,
+        [
+            (each.seq, each.id, first, group_id, caller_id, queue_id, each.function_id, state, each.size_chars, now)
+            for each in stored
+        ],
+    )
+    _ADD_PAYLOADS.run(conn, [(each.seq, each.payload) for each in stored])
+    return stored
 
 
 def _user_endpoint_id(plan: SubmissionPlan) -> str:
