@@ -12,13 +12,13 @@ import sys
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import Future, as_completed, wait
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from counted import TIMEOUT_S, first_done, note_and_return
 
 from farcall import Executor
 from farcall.errors import EndpointLost, TaskExecutionFailed, WorkerLost
@@ -37,30 +37,10 @@ engine:
     min_blocks: 1
     max_blocks: 1
 """
-TIMEOUT_S = 150
-
-
-@by_value
-def note_and_return(log: str, number: int, seconds: float) -> int:
-    import os
-    import time
-
-    fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(fd, b"%d\n" % number)
-    os.close(fd)
-    time.sleep(seconds)
-    return number
 
 
 def executions(log: Path) -> Counter[int]:
     return Counter(int(line) for line in log.read_text().split()) if log.exists() else Counter()
-
-
-def first_done(futures: Iterable[Future[Any]], count: int) -> None:
-    """Wait until `count` of the futures are done."""
-    for done, _ in enumerate(as_completed(futures, timeout=TIMEOUT_S), 1):
-        if done >= count:
-            return
 
 
 def outcomes(futures: dict[int, Future[Any]]) -> tuple[list[int], list[BaseException]]:

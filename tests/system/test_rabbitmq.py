@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import CancelledError, Future, as_completed, wait
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, wait
 from pathlib import Path
-from typing import Any
 
 import pytest
+from counted import TIMEOUT_S, check_all, first_done, note_and_return, wait_at
 
 from certificates import Authority
 from farcall import Executor
-from farcall.testing.functions import by_value
 from farcall.testing.processes import ProcessSystem, process_system
 from postgres_server import PostgresServer, postgres_server
 from rabbitmq_server import RabbitServer, rabbitmq_server
 
 PROCESSES = "engine:\n  type: ProcessPoolEngine\n  max_workers: 2\n"
-TIMEOUT_S = 150
-
-
-@by_value
-def note_and_return(log: str, number: int, seconds: float) -> int:
-    import os
-    import time
-
-    fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(fd, b"%d\n" % number)
-    os.close(fd)
-    time.sleep(seconds)
-    return number
-
-
-@by_value
-def wait_at(gate: str) -> None:
-    with open(gate) as fifo:
-        fifo.read()
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +46,6 @@ def system(rabbitmq: RabbitServer, store: dict[str, str], tmp_path: Path) -> Ite
 
 
 only_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
-
-
-def first_done(futures: Iterable[Future[Any]], count: int) -> None:
-    for done, _ in enumerate(as_completed(futures, timeout=TIMEOUT_S), 1):
-        if done >= count:
-            return
-
-
-def check_all(futures: dict[int, Future[int]], log: Path) -> None:
-    """Each call has returned its number and was executed once."""
-    _, silent = wait(futures.values(), timeout=TIMEOUT_S)
-    assert not silent, f"{len(silent)} of {len(futures)} tasks never ended"
-    assert {number: future.result() for number, future in futures.items()} == {number: number for number in futures}
-    executions = Counter(int(line) for line in log.read_text().split())
-    assert executions == dict.fromkeys(futures, 1), "a task was lost or ran twice although no agent and no worker died"
 
 
 def test_two_hundred_calls_come_back(system: ProcessSystem, rabbitmq: RabbitServer, tmp_path: Path) -> None:

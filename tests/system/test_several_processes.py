@@ -9,17 +9,16 @@ import itertools
 import os
 import re
 import signal
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, as_completed, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from counted import TIMEOUT_S, check_all, first_done, note_and_return, wait_at
 
 from farcall import Executor
-from farcall.testing.functions import by_value
 from farcall.testing.processes import ServiceProcess, SeveralProcesses, several_processes
 from farcall.wire.errors import TaskCancelled
 from official import Client, OfficialSide
@@ -29,25 +28,6 @@ from tcp_balancer import Balancer, balancer
 
 PROCESSES = "engine:\n  type: ProcessPoolEngine\n  max_workers: 2\n"
 THREAD = "engine:\n  type: ThreadPoolEngine\n  max_workers: 1\n"
-TIMEOUT_S = 150
-
-
-@by_value
-def note_and_return(log: str, number: int, seconds: float) -> int:
-    import os
-    import time
-
-    fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(fd, b"%d\n" % number)
-    os.close(fd)
-    time.sleep(seconds)
-    return number
-
-
-@by_value
-def wait_at(gate: str) -> None:
-    with open(gate) as fifo:
-        fifo.read()
 
 
 @pytest.fixture(scope="module")
@@ -99,21 +79,6 @@ def system(start: Callable[..., SeveralProcesses]) -> Iterator[SeveralProcesses]
     for endpoint in system.endpoints:
         endpoint.stop()
     system.endpoints.clear()
-
-
-def first_done(futures: Iterable[Future[Any]], count: int) -> None:
-    for done, _ in enumerate(as_completed(futures, timeout=TIMEOUT_S), 1):
-        if done >= count:
-            return
-
-
-def check_all(futures: dict[int, Future[int]], log: Path) -> None:
-    """Each call has returned its number and was executed once."""
-    _, silent = wait(futures.values(), timeout=TIMEOUT_S)
-    assert not silent, f"{len(silent)} of {len(futures)} tasks never ended"
-    assert {number: future.result() for number, future in futures.items()} == {number: number for number in futures}
-    executions = Counter(int(line) for line in log.read_text().split())
-    assert executions == dict.fromkeys(futures, 1), "a task was lost or ran twice although no agent and no worker died"
 
 
 def new_name() -> str:
