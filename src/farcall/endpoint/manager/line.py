@@ -1,0 +1,294 @@
+"""The line: one socket between a manager and each user endpoint it has started, and what may be said on it.
+
+It is the only tie between the two. The manager puts `Order` and `Begin` on it before the process exists; the launcher
+takes exactly the first, the agent that the launcher becomes takes the rest. Whoever reads the end of the line knows
+that the other side is gone, however it died.
+
+    manager -> launcher  Order                         what to become, and what to render
+    manager -> agent     Begin, Credentials, Stop, CredentialCounts
+    launcher -> manager  Failed, Rendered
+    agent -> manager     Failed, State, AuditLine, CredentialRefused
+
+A frame is four bytes of length (big-endian) and that many bytes of JSON: an object whose member `kind` names a class
+of this module and whose others are its fields. Both ends are the same release, except for the moment of an upgrade:
+unknown members are ignored, unknown kinds are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from farcall.wire.errors import FarcallError
+
+__all__ = [
+    "FRAME_LIMIT_BYTES",
+    "AuditLine",
+    "Begin",
+    "CredentialCounts",
+    "CredentialRefused",
+    "Credentials",
+    "Failed",
+    "Frames",
+    "LineFault",
+    "Message",
+    "Order",
+    "Rendered",
+    "State",
+    "Stop",
+    "pack",
+    "read_exactly_one",
+    "unpack",
+]
+
+FRAME_LIMIT_BYTES: Final = 8 * 1024 * 1024
+_HEAD: Final = struct.Struct(">I")
+
+
+class LineFault(FarcallError):
+    """What came on the line makes no sense. The two ends are of different releases, or one is broken."""
+
+    code = "LINE_FAULT"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"The line between manager and user endpoint carried what cannot be read: {self.reason}."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What a launcher is to do. It carries no credential.
+
+    Attributes:
+        name: of the user endpoint's directory and log, `uep.<manager id>.<user endpoint id>`.
+        user_endpoint_id: also the id that its broker login is for.
+        manager_name: as its directory is called, for people.
+        local_user: whom to become; None: stay who the manager is (without privilege).
+        pam_service: ask PAM about the account, and keep a session open meanwhile; None: do not.
+        base: directory of the user endpoint's directory; None: `.farcall` in the local user's home.
+        template: text of the configuration template.
+        template_dir: where its includes lie, read by the local user.
+        schema: what the user's options must be like; None: anything.
+        environment: variables of `user_environment.yaml`.
+        user_options: the submitter's `user_endpoint_config`.
+        user_runtime: what the submitter said of its Python.
+        parent_config: the manager's own configuration, for the template.
+        mapped_identity: `{"local": {uname, uid, gid, groups, gecos, shell, dir}, "globus": {"id"}}`; for the template.
+        is_debug: verbose log.
+    """
+
+    name: str
+    user_endpoint_id: str
+    manager_name: str
+    local_user: str | None
+    template: str
+    template_dir: str | None = None
+    pam_service: str | None = None
+    base: str | None = None
+    schema: Any = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    user_options: Mapping[str, Any] = field(default_factory=dict)
+    user_runtime: Mapping[str, Any] = field(default_factory=dict)
+    parent_config: Mapping[str, Any] = field(default_factory=dict)
+    mapped_identity: Mapping[str, Any] = field(default_factory=dict)
+    is_debug: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Begin:
+    """What an agent needs to work, besides its configuration, which the launcher gives it.
+
+    Attributes:
+        queues: the broker login and queues: members of a registration's answer (`task_queue_info`, …).
+        allowed_functions: ids that may run, from the manager's configuration; empty: those that the user endpoint's
+            own configuration names, or all.
+        authorities_pem: certificates that the broker's must come from; None: the system's.
+        amqp_port: in place of that in the queues' addresses.
+        is_audited: report every state of every task as `AuditLine`.
+        is_encrypted: refuse a configuration that does not encrypt what goes to workers (high assurance).
+    """
+
+    user_endpoint_id: str
+    queues: Mapping[str, Any]
+    allowed_functions: tuple[str, ...] = ()
+    authorities_pem: str | None = None
+    amqp_port: int | None = None
+    is_audited: bool = False
+    is_encrypted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Credentials:
+    """A newer broker login, of a start command that came while the user endpoint runs."""
+
+    queues: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stop:
+    """End in order; `is_at_once`: without waiting for running tasks. `reason` is for the log."""
+
+    reason: str
+    is_at_once: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CredentialRefused:
+    """The broker refuses the login: does it still count? The agent has no login at the service, the manager has."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CredentialCounts:
+    """The answer. `why_not`: None if it counts all the same (try again), else what to tell people before the end."""
+
+    why_not: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failed:
+    """It cannot start, or ends with an error.
+
+    Attributes:
+        step: where: `order`, `account`, `pam`, `privileges`, `environment`, `home`, `template`, `schema`, `config`,
+            `exec`, `setup`, `engine`, `run`.
+        text: for the person who submitted; in words that they can act on, without what is only the site's business.
+        status: the exit status that follows (sysexits).
+    """
+
+    step: str
+    text: str
+    status: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rendered:
+    """The configuration that the template made, as the user endpoint will run it."""
+
+    config: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """How a user endpoint is, when it changes.
+
+    Attributes:
+        phase: `starting`, `online`, `offline` (no broker), `stopping`.
+        running, queued, executed: tasks.
+        idle_until_unix: when it will end if nothing comes; None: not for that reason.
+    """
+
+    phase: str
+    running: int = 0
+    queued: int = 0
+    executed: int = 0
+    idle_until_unix: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditLine:
+    """A line for the manager's audit log, without time, `uid=`, `pid=` and `uep=`, which the manager puts before it."""
+
+    text: str
+
+
+Message = (
+    Order | Begin | Credentials | Stop | CredentialRefused | CredentialCounts | Failed | Rendered | State | AuditLine
+)
+_KINDS: Final = {
+    "order": Order,
+    "begin": Begin,
+    "credentials": Credentials,
+    "stop": Stop,
+    "credential_refused": CredentialRefused,
+    "credential_counts": CredentialCounts,
+    "failed": Failed,
+    "rendered": Rendered,
+    "state": State,
+    "audit_line": AuditLine,
+}
+_NAMES: Final = {made: kind for kind, made in _KINDS.items()}
+
+
+def pack(message: Message) -> bytes:
+    """One frame. Raises LineFault if it is too long."""
+    members = {each.name: getattr(message, each.name) for each in fields(message)}
+    body = json.dumps({"kind": _NAMES[type(message)], **members}, separators=(",", ":")).encode()
+    if len(body) > FRAME_LIMIT_BYTES:
+        raise LineFault(f"a message of {len(body)} bytes, and the limit is {FRAME_LIMIT_BYTES}")
+    return _HEAD.pack(len(body)) + body
+
+
+def unpack(body: bytes) -> Message:
+    """The message in a frame's body. Raises LineFault."""
+    try:
+        document = json.loads(body)
+    except ValueError as exc:
+        raise LineFault(f"no JSON ({exc})") from exc
+    made = _KINDS.get(document.pop("kind", "")) if isinstance(document, dict) else None
+    if made is None:
+        raise LineFault("a message of no known kind")
+    names = {each.name for each in fields(made)}
+    try:
+        message: Message = made(**{name: value for name, value in document.items() if name in names})
+    except TypeError as exc:
+        raise LineFault(f"a message without all its members ({exc})") from exc
+    return message
+
+
+class Frames:
+    """Cuts what arrives into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def take(self, data: bytes) -> Iterator[Message]:
+        """The messages that are complete with these bytes. Raises LineFault."""
+        self._buffer += data
+        while len(self._buffer) >= _HEAD.size:
+            (length,) = _HEAD.unpack_from(self._buffer)
+            _check(length)
+            end = _HEAD.size + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[_HEAD.size : end])
+            del self._buffer[:end]
+            yield unpack(body)
+
+
+def read_exactly_one(line: socket.socket) -> Message | None:
+    """The next message of a blocking socket, and not a byte more: the rest is another program's. None: the line ended.
+
+    Raises:
+        LineFault: see there.
+    """
+    head = _read(line, _HEAD.size)
+    if head is None:
+        return None
+    (length,) = _HEAD.unpack(head)
+    _check(length)
+    body = _read(line, length)
+    return None if body is None else unpack(body)
+
+
+def _read(line: socket.socket, length: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < length:
+        more = line.recv(length - len(data))
+        if not more:
+            return None
+        data += more
+    return bytes(data)
+
+
+def _check(length: int) -> None:
+    if length > FRAME_LIMIT_BYTES:
+        raise LineFault(f"a message of {length} bytes is announced, and the limit is {FRAME_LIMIT_BYTES}")
