@@ -1,7 +1,7 @@
-"""A real Slurm cluster of the tests' own: one node, this machine, on loopback; nothing outside its directory is touched.
+"""A real Slurm cluster of the tests' own: one node, this machine, on loopback. All its files are in one directory.
 
-munged, slurmctld and slurmd run as root, as on a cluster, so that jobs become their users. Commands (`sbatch`, `squeue`,
-`srun`, `scancel`) find it by `SLURM_CONF`. Imported by the `conftest.py` of directories beside this file.
+munged, slurmctld and slurmd run as root, as on a cluster, so that jobs become their users. Commands (`sbatch`,
+`squeue`, `srun`, `scancel`) find it by `SLURM_CONF`. Imported by tests in directories beside this file.
 """
 
 from __future__ import annotations

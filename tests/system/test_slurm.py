@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from slurm_server import PARTITION, Slurm, slurm_cluster
 
 from farcall import Executor
 from farcall.testing.processes import ProcessSystem, process_system
+from slurm_server import PARTITION, Slurm, slurm_cluster
 
 TIMEOUT_S = 120
 
