@@ -5,8 +5,8 @@ Events and the clock come in, commands go out; `runner` carries them out. Promis
 - there is at most one process for a user endpoint, from `Launch` to `Ended` or `LaunchFailed`;
 - whoever asks for a user endpoint gets one, or is told why not, unless the manager itself is ending: then the service
   asks again when it is back;
-- a user endpoint that could not be started is told of with a text for the submitter. One that had been online and died
-  is not: the service notices, and asks for it again (its tasks are reconciled then);
+- a user endpoint that cannot be started is told of with a text for the submitter; so is one that died, but then the
+  service asks for it again as long as tasks wait (they are reconciled then), and counts how often that happens;
 - nothing begins after `StopManager`, and `Finish` comes when nothing runs any more.
 
 Source: wire protocol, start commands; feature table, multi-user manager.
@@ -319,22 +319,16 @@ class ManagerCore:
         yield CleanUp(user_endpoint_id=user.id, pid=user.pid or 0)
         if self._stopping is not None:
             return
+        latest = user.again or user.request
         if user.stopped_by is not None:
             yield self._told_stopped(user, user.stopped_by, now_s)
-        elif user.again is not None and self._is_wanted_again(user, event.status, now_s):
+        elif user.failed is not None:
+            yield _notice(latest, user.failed.text, is_final=not user.has_been_online)
+        elif event.status != 0:
+            text = texts.ended(user.id, event.status, has_been_online=user.has_been_online)
+            yield _notice(latest, text, is_final=False)
+        elif user.again is not None and (user.is_again_kept or now_s - user.again_s <= self._policy.grace_s):
             yield from self._begin(user.again)
-        elif user.failed is not None and not user.has_been_online:
-            yield _notice(user.again or user.request, user.failed.text)
-        elif event.status != 0 and not user.has_been_online:
-            yield _notice(user.again or user.request, texts.ended(user.id, event.status))
-
-    def _is_wanted_again(self, user: UserEndpoint, status: int, now_s: float) -> bool:
-        """Whether the request that came while it ran is to be answered with a new start.
-
-        One that cannot start would only fail again; its requests are answered with the reason.
-        """
-        is_recent = user.is_again_kept or now_s - user.again_s <= self._policy.grace_s
-        return is_recent and (user.has_been_online or (status == 0 and user.failed is None))
 
     # Ending ------------------------------------------------------------------------------------------------------
 
@@ -367,10 +361,8 @@ class ManagerCore:
             if user.signal_due_s is None or now_s < user.signal_due_s or user.next_signal is None:
                 continue
             yield Signal(user_endpoint_id=user.id, number=user.next_signal)
-            is_last = user.next_signal == signal.SIGKILL
-            user.next_signal = signal.SIGKILL
-            user.signal_due_s = None if is_last else now_s + TERM_PATIENCE_S
+            user.next_signal, user.signal_due_s = signal.SIGKILL, now_s + TERM_PATIENCE_S
 
 
-def _notice(request: StartRequest, text: str) -> Notice:
-    return Notice(user_endpoint_id=request.user_endpoint_id, queues=request.queues, text=text)
+def _notice(request: StartRequest, text: str, *, is_final: bool = True) -> Notice:
+    return Notice(user_endpoint_id=request.user_endpoint_id, queues=request.queues, text=text, is_final=is_final)

@@ -215,11 +215,16 @@ class CleanUp:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Notice:
-    """Tell the service, in the user endpoint's name, that it could not be started; what waits for it fails."""
+    """Tell the service, in the user endpoint's name, that it could not be started, or was lost.
+
+    Attributes:
+        is_final: another start is without hope, and what waits for it fails; else the service asks for it again.
+    """
 
     user_endpoint_id: str
     queues: Mapping[str, Any] = field(repr=False)
     text: str
+    is_final: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -44,8 +44,8 @@ def untrusted(username: str) -> str:
 
 def too_many(limit: int) -> str:
     return (
-        f"The endpoint runs as many user endpoints as it may at once (`max_user_endpoints: {limit}`). Submit again when "
-        "some have ended, or ask its administrator."
+        f"The endpoint runs as many user endpoints as it may at once (`max_user_endpoints: {limit}`). Submit again "
+        "when some have ended, or ask its administrator."
     )
 
 
@@ -65,12 +65,13 @@ def stopped(user_endpoint_id: str, reason: str) -> str:
     )
 
 
-def ended(user_endpoint_id: str, status: int) -> str:
-    """It ended during its start, without a word."""
+def ended(user_endpoint_id: str, status: int, *, has_been_online: bool) -> str:
+    """It ended without a word."""
     how = f"with exit status {status}" if status >= 0 else f"by signal {_signal_name(-status)}"
+    when = "" if has_been_online else " before it was ready"
     return (
-        f"The user endpoint {user_endpoint_id} ended {how} before it was ready. Its log, and its manager's, say more: "
-        "ask the endpoint's administrator."
+        f"The user endpoint {user_endpoint_id} ended {how}{when}. Its log, and its manager's, say more: ask the "
+        "endpoint's administrator."
     )
 
 
