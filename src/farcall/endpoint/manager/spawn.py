@@ -52,6 +52,7 @@ class Child:
         pidfd: becomes readable when the process has ended; closed by `close`.
         line: the manager's end, non-blocking: read it as you like, write with `send` and `flush`.
         mark: value of MARK_VARIABLE in the environment of whatever it starts; another at each start.
+        uid: the local user's; None if it is the manager's own, or the order does not say.
         has_session: the process is a launcher that keeps a PAM session for the agent, which is its child.
     """
 
@@ -60,8 +61,10 @@ class Child:
     pidfd: int
     line: socket.socket
     mark: str
+    uid: int | None = None
     has_session: bool = False
     process: subprocess.Popen[bytes] = field(repr=False)
+    _kills: int = field(default=0, repr=False)
     _unsent: bytearray = field(default_factory=bytearray, repr=False)
 
     def send(self, message: Message) -> None:
@@ -137,6 +140,7 @@ def spawn(order: Order, begin: Begin, *, interpreter: str = sys.executable) -> C
             pidfd=_watched(process.pid),
             line=ours,
             mark=mark,
+            uid=order.mapped_identity.get("local", {}).get("uid"),
             has_session=order.pam_service is not None,
             process=process,
         )
@@ -151,10 +155,13 @@ def spawn(order: Order, begin: Begin, *, interpreter: str = sys.executable) -> C
 def end(child: Child, signal_number: int) -> None:
     """Send a signal to a user endpoint: SIGTERM ends it in order, SIGKILL at once. Nothing happens if it has ended.
 
-    With a PAM session the launcher passes it on, and closes the session after the agent.
+    With a PAM session the launcher passes it on, and closes the session after the agent. A second SIGKILL is for the
+    launcher itself, in case a PAM module keeps it.
     """
-    if child.has_session and signal_number == signal.SIGKILL:
-        signal_number = KILL_CHILD_SIGNAL
+    if signal_number == signal.SIGKILL:
+        child._kills += 1
+        if child.has_session and child._kills == 1:
+            signal_number = KILL_CHILD_SIGNAL
     child.process.send_signal(signal_number)  # looks first whether the process has been waited for
 
 
