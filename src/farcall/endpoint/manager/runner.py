@@ -144,6 +144,9 @@ class ManagerRunner:
         self._selector.register(self._woken, selectors.EVENT_READ, self._drain_wakes)
         self._control = None if control is None else control(self._selector, self._on_question)
         self._children: dict[str, _Held] = {}
+        self._starting = threading.Lock()
+        """Held from the moment that a process exists until `_children` has it: whoever looks for leftovers must not take
+        it for one."""
         self._blueprints: dict[str, Blueprint] = {}
         self._helpers = Helpers("farcall-manager")
         self._stop_replies: dict[str, list[Reply]] = {}
@@ -266,7 +269,7 @@ class ManagerRunner:
         self._beat_due_s = time.monotonic() + self._period_s
         self._links.heartbeat(self._period_s)
         self._notices.prune()
-        reap([held.child.pid for held in self._children.values()])
+        reap([each.pid for each in self._living()])
 
     def _login_refused(self, reason: str) -> None:
         def asked() -> None:
@@ -317,7 +320,10 @@ class ManagerRunner:
         request, person = command.request, command.person
         try:
             order = self._site.order(request, person, self._blueprints[request.user_endpoint_id])
-            child = self._site.spawn(order, self._site.begin(request))
+            begin = self._site.begin(request)
+            with self._starting:
+                child = self._site.spawn(order, begin)
+                held = self._children[request.user_endpoint_id] = _Held(child)
         except (FarcallError, OSError) as exc:
             _log.error(
                 "No process could be started for a user endpoint.",
@@ -339,7 +345,6 @@ class ManagerRunner:
                 "pid": child.pid,
             },
         )
-        held = self._children[request.user_endpoint_id] = _Held(child)
         self._selector.register(child.line, selectors.EVENT_READ, partial(self._on_line, request.user_endpoint_id))
         self._selector.register(child.pidfd, selectors.EVENT_READ, partial(self._on_end, request.user_endpoint_id))
         self._watch_writes(held)
@@ -369,11 +374,11 @@ class ManagerRunner:
 
     @_do.register
     def _clean_up(self, command: CleanUp) -> None:
-        gone = self._children.pop(command.user_endpoint_id).child
-        living = [held.child for held in self._children.values()]
+        with self._starting:
+            gone = self._children.pop(command.user_endpoint_id).child
 
         def work() -> None:
-            count = end_leftovers(gone, living, grace_s=LEFTOVER_GRACE_S)
+            count = end_leftovers(gone, self._living, grace_s=LEFTOVER_GRACE_S, guard=self._starting)
             if count:
                 _log.warning(
                     "Processes that a user endpoint left behind were ended.",
@@ -499,6 +504,9 @@ class ManagerRunner:
         self._handle(Ended(user_endpoint_id=user_endpoint_id, status=status))
         for reply in self._stop_replies.pop(user_endpoint_id, ()):
             reply({"stopped": user_endpoint_id, "status": status})
+
+    def _living(self) -> list[Child]:
+        return [held.child for held in self._children.values()]
 
     # This machine ------------------------------------------------------------------------------------------------
 
