@@ -12,12 +12,11 @@ import random
 import socket
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from farcall import __version__
 from farcall.client.rest import ApiClient
-from farcall.endpoint.config import LoadedConfig
 from farcall.endpoint.directory import EndpointDirectory, Registration
 from farcall.wire.errors import (
     ApiError,
@@ -31,9 +30,13 @@ from farcall.wire.rest import EndpointRegistration, RegistrationResponse
 from farcall.wire.topology import BrokerUser
 from farcall.wire.versions import MIN_ENDPOINT_VERSION, is_at_least
 
+if TYPE_CHECKING:
+    from farcall.endpoint.config import LoadedConfig
+
 __all__ = [
     "RegistrationRefused",
     "exit_status",
+    "process_metadata",
     "register",
     "registration_from_config",
     "usable_amqp_port",
@@ -79,24 +82,31 @@ def registration_from_config(name: str, loaded: LoadedConfig) -> EndpointRegistr
         authentication_policy=config.authentication_policy,
         subscription_uuid=config.subscription_id,
         metadata={
-            "endpoint_version": __version__,
-            "python_version": platform.python_version(),
-            "hostname": socket.getfqdn(),
-            "local_user": _local_user(),
+            **process_metadata(),
             "endpoint_config": loaded.text,
             "user_config_template": "",
             "user_config_schema": None,
-            "pid": os.getpid(),
             "engine_encrypted": config.is_encrypted,
         },
         direct=True,
     )
 
 
+def process_metadata() -> dict[str, Any]:
+    """What the metadata of a registration says of this process. Source: wire protocol, registration request."""
+    return {
+        "endpoint_version": __version__,
+        "python_version": platform.python_version(),
+        "hostname": socket.getfqdn(),
+        "local_user": _local_user(),
+        "pid": os.getpid(),
+    }
+
+
 def register(
     client: ApiClient,
     directory: EndpointDirectory,
-    loaded: LoadedConfig,
+    request: EndpointRegistration,
     *,
     endpoint_id: str | None = None,
     cancelled: threading.Event,
@@ -105,6 +115,7 @@ def register(
     """Register, and remember the id; as long as nobody answers, wait and try again.
 
     Args:
+        request: what is sent.
         endpoint_id: in place of the one that `endpoint.json` remembers.
         cancelled: when set, waiting ends.
         on_waiting: told once why nothing happens yet.
@@ -119,7 +130,7 @@ def register(
     wait_s, has_told = FIRST_WAIT_S, False
     while not cancelled.is_set():
         try:
-            return _register_once(client, directory, loaded, endpoint_id)
+            return _register_once(client, directory, request, endpoint_id)
         except (ServiceUnreachable, ApiError) as exc:
             if not exc.retryable:
                 raise RegistrationRefused(_blocked_text(exc, directory), exit_status(exc)) from exc
@@ -132,10 +143,9 @@ def register(
 
 
 def _register_once(
-    client: ApiClient, directory: EndpointDirectory, loaded: LoadedConfig, endpoint_id: str | None
+    client: ApiClient, directory: EndpointDirectory, request: EndpointRegistration, endpoint_id: str | None
 ) -> RegistrationResponse:
     _check_version(client)
-    request = registration_from_config(directory.name, loaded)
     remembered = directory.registration()
     wanted = endpoint_id or (remembered.id_with(client.url) if remembered is not None else None)
     try:
