@@ -5,7 +5,9 @@ Source: wire protocol, endpoint registration.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+import logging
 import os
 import platform
 import random
@@ -17,8 +19,11 @@ from urllib.parse import unquote, urlsplit
 
 from farcall import __version__
 from farcall.client.rest import ApiClient
-from farcall.endpoint.config import LoadedConfig
+from farcall.endpoint.auditlog import AuditLog
+from farcall.endpoint.config import LoadedConfig, load_config
 from farcall.endpoint.directory import EndpointDirectory, Registration
+from farcall.endpoint.origin import QueuesRefused
+from farcall.tls import Trust
 from farcall.wire.errors import (
     ApiError,
     EndpointNotFound,
@@ -31,18 +36,19 @@ from farcall.wire.rest import EndpointRegistration, RegistrationResponse
 from farcall.wire.topology import BrokerUser
 from farcall.wire.versions import MIN_ENDPOINT_VERSION, is_at_least
 
+log = logging.getLogger(__name__)
+
 __all__ = [
+    "Registered",
     "RegistrationRefused",
     "exit_status",
     "register",
     "registration_from_config",
-    "usable_amqp_port",
     "why_credential_refused",
 ]
 
 FIRST_WAIT_S: Final = 1.0
 LONGEST_WAIT_S: Final = 15.0
-PROBE_S: Final = 4.0
 
 EX_DATAERR: Final = 65
 EX_UNAVAILABLE: Final = 69
@@ -51,18 +57,77 @@ EX_TEMPFAIL: Final = 75
 EX_NOPERM: Final = 77
 
 
-class RegistrationRefused(FarcallError):
-    """The service does not take this endpoint. `status`: the exit status that supervisors rely on."""
+class RegistrationRefused(QueuesRefused):
+    """The service does not take this endpoint."""
 
     code = "REGISTRATION_REFUSED"
 
-    def __init__(self, text: str, status: int) -> None:
-        super().__init__(text, status)
-        self.text = text
-        self.status = status
 
-    def __str__(self) -> str:
-        return self.text
+class Registered:
+    """The origin of an endpoint that a person starts: `config.yaml`, and a registration over REST.
+
+    Args:
+        directory: configured.
+        client: the service.
+        endpoint_id: in place of the one in `endpoint.json`.
+    """
+
+    def __init__(self, directory: EndpointDirectory, client: ApiClient, *, endpoint_id: str | None = None) -> None:
+        self._directory = directory
+        self._client = client
+        self._endpoint_id = endpoint_id
+        self._response: RegistrationResponse | None = None
+
+    @property
+    def broker_name(self) -> str:
+        return f"the message broker of {self._client.url}"
+
+    @property
+    def trust(self) -> Trust:
+        return self._client.trust
+
+    def load(self) -> LoadedConfig:
+        loaded = load_config(self._directory.path)
+        if loaded.config.ca_file is not None:
+            self._client = self._client.twin(ca_file=self._directory.ca_file)
+        return loaded
+
+    def queues(
+        self, loaded: LoadedConfig, *, cancelled: threading.Event, on_waiting: Callable[[str], None]
+    ) -> RegistrationResponse | None:
+        self._response = register(
+            self._client,
+            self._directory,
+            loaded,
+            endpoint_id=self._endpoint_id,
+            cancelled=cancelled,
+            on_waiting=on_waiting,
+        )
+        if self._response is not None:
+            log.info(
+                "The endpoint is registered.",
+                extra={
+                    "event": "endpoint.registered",
+                    "endpoint_id": self._response.endpoint_id,
+                    "service": self._client.url,
+                },
+            )
+        return self._response
+
+    def newest(self) -> RegistrationResponse:
+        assert self._response is not None
+        return self._response
+
+    def why_refused(self, used: RegistrationResponse, reason: str) -> str | None:
+        tasks = used.task_queue_info or used.heartbeat_queue_info
+        return why_credential_refused(self._client, used.endpoint_id, reason, tasks.connection_url)
+
+    def is_audited(self, loaded: LoadedConfig) -> bool:
+        return loaded.config.audit_log(self._directory.path) is not None
+
+    def audit(self, loaded: LoadedConfig, endpoint_id: str) -> contextlib.AbstractContextManager[AuditLog | None]:
+        path = loaded.config.audit_log(self._directory.path)
+        return contextlib.nullcontext() if path is None else AuditLog(path, endpoint_id)
 
 
 def registration_from_config(name: str, loaded: LoadedConfig) -> EndpointRegistration:
@@ -228,29 +293,6 @@ def why_credential_refused(client: ApiClient, endpoint_id: str, reason: str, bro
         f"Endpoint {endpoint_id} was stopped remotely, or a newer instance of it has registered{where}. This one "
         "stops; its unfinished tasks stay in its journal. `farcall-endpoint start` takes over again."
     )
-
-
-def usable_amqp_port(url: str, configured: int | None) -> tuple[int | None, str | None]:
-    """Which port to use in place of the URL's own, and a notice if that is not the configured one.
-
-    Files written for other services name their ports (443): where nobody listens there, the service's own is used.
-    """
-    parts = urlsplit(url)
-    usual = 5671 if parts.scheme == "amqps" else 5672
-    if configured is None or configured == (parts.port or usual) or parts.hostname is None:
-        return None, None
-    if _is_listening(parts.hostname, configured) or not _is_listening(parts.hostname, parts.port or usual):
-        return configured, None
-    own = parts.port or usual
-    return None, f"`amqp_port: {configured}` has no effect: {parts.hostname} does not listen there; {own} is used."
-
-
-def _is_listening(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=PROBE_S).close()
-    except OSError:
-        return False
-    return True
 
 
 def _local_user() -> str:
