@@ -1,5 +1,8 @@
-"""Templates: a user endpoint's configuration, made of an administrator's text and a submitter's values."""
+"""Templates: a user endpoint's configuration, made of an administrator's text and a submitter's values.
 
-from farcall.endpoint.templates.render import RESERVED_NAMES, TemplateRefused, render
+Loaded by the launcher and by commands; the manager itself renders nothing.
+"""
 
-__all__ = ["RESERVED_NAMES", "TemplateRefused", "render"]
+from farcall.endpoint.templates.render import TIME_LIMIT_S, TemplateRefused, known_options, render
+
+__all__ = ["TIME_LIMIT_S", "TemplateRefused", "known_options", "render"]
