@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from farcall import __version__
 from farcall.client.rest import ApiClient
 from farcall.endpoint.directory import EndpointDirectory, Registration
+from farcall.endpoint.origin import QueuesRefused
 from farcall.wire.errors import (
     ApiError,
     EndpointNotFound,
@@ -33,19 +34,18 @@ from farcall.wire.versions import MIN_ENDPOINT_VERSION, is_at_least
 if TYPE_CHECKING:
     from farcall.endpoint.config import LoadedConfig
 
+
 __all__ = [
     "RegistrationRefused",
     "exit_status",
     "process_metadata",
     "register",
     "registration_from_config",
-    "usable_amqp_port",
     "why_credential_refused",
 ]
 
 FIRST_WAIT_S: Final = 1.0
 LONGEST_WAIT_S: Final = 15.0
-PROBE_S: Final = 4.0
 
 EX_DATAERR: Final = 65
 EX_UNAVAILABLE: Final = 69
@@ -54,18 +54,10 @@ EX_TEMPFAIL: Final = 75
 EX_NOPERM: Final = 77
 
 
-class RegistrationRefused(FarcallError):
-    """The service does not take this endpoint. `status`: the exit status that supervisors rely on."""
+class RegistrationRefused(QueuesRefused):
+    """The service does not take this endpoint."""
 
     code = "REGISTRATION_REFUSED"
-
-    def __init__(self, text: str, status: int) -> None:
-        super().__init__(text, status)
-        self.text = text
-        self.status = status
-
-    def __str__(self) -> str:
-        return self.text
 
 
 def registration_from_config(name: str, loaded: LoadedConfig) -> EndpointRegistration:
@@ -238,29 +230,6 @@ def why_credential_refused(client: ApiClient, endpoint_id: str, reason: str, bro
         f"Endpoint {endpoint_id} was stopped remotely, or a newer instance of it has registered{where}. This one "
         "stops; its unfinished tasks stay in its journal. `farcall-endpoint start` takes over again."
     )
-
-
-def usable_amqp_port(url: str, configured: int | None) -> tuple[int | None, str | None]:
-    """Which port to use in place of the URL's own, and a notice if that is not the configured one.
-
-    Files written for other services name their ports (443): where nobody listens there, the service's own is used.
-    """
-    parts = urlsplit(url)
-    usual = 5671 if parts.scheme == "amqps" else 5672
-    if configured is None or configured == (parts.port or usual) or parts.hostname is None:
-        return None, None
-    if _is_listening(parts.hostname, configured) or not _is_listening(parts.hostname, parts.port or usual):
-        return configured, None
-    own = parts.port or usual
-    return None, f"`amqp_port: {configured}` has no effect: {parts.hostname} does not listen there; {own} is used."
-
-
-def _is_listening(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=PROBE_S).close()
-    except OSError:
-        return False
-    return True
 
 
 def _local_user() -> str:

@@ -43,6 +43,7 @@ from farcall.endpoint.manager.mapping import MappingInvalid
 from farcall.endpoint.manager.privileges import take_in_orphans
 from farcall.endpoint.manager.resolve import Resolver
 from farcall.endpoint.manager.runner import ManagerEnd, ManagerRunner, Site
+from farcall.endpoint.origin import usable_amqp_port
 from farcall.endpoint.pidfile import AlreadyRunning, PidFile
 from farcall.tls import CaFileUnusable, Trust
 from farcall.wire.rest import EndpointRegistration, RegistrationResponse
@@ -204,7 +205,7 @@ class ManagerRun:
     ) -> int:
         response = registered.response
         broker_url = response.heartbeat_queue_info.connection_url
-        port, notice = registration.usable_amqp_port(broker_url, loaded.config.amqp_port)
+        port, notice = usable_amqp_port(broker_url, loaded.config.amqp_port)
         if notice is not None:
             self._announcer.notice(notice)
         connects = self._connection_factory or partial(AmqpConnection, trust=self._client.trust)
