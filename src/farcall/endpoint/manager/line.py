@@ -158,15 +158,17 @@ class Failed:
     """It cannot start, or ends with an error.
 
     Attributes:
-        step: where: `order`, `account`, `pam`, `privileges`, `environment`, `home`, `template`, `schema`, `config`,
-            `exec`, `setup`, `engine`, `run`.
+        step: where: `order`, `account`, `pam`, `privileges`, `environment`, `home`, `schema`, `template`, `exec` of the
+            launcher; `config`, `setup`, `engine`, `run` of the agent.
         text: for the person who submitted; in words that they can act on, without what is only the site's business.
-        status: the exit status that follows (sysexits).
+        status: the exit status that follows (sysexits; of a launcher, see there).
+        detail: for the manager's log only: what was really refused, paths, a traceback.
     """
 
     step: str
     text: str
     status: int
+    detail: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
