@@ -17,6 +17,7 @@ from farcall import __version__
 from farcall.cli import login as logins
 from farcall.cli.configure import configure
 from farcall.cli.looking import delete, list_endpoints, status
+from farcall.cli.manager import stop_user_endpoint
 from farcall.cli.running import restart, start, stop
 from farcall.cli.sharing import share, shares, unshare
 from farcall.cli.site import EX_UNAVAILABLE, Common, fail, flags, service_errors
@@ -121,6 +122,7 @@ for command in (
     restart,
     list_endpoints,
     status,
+    stop_user_endpoint,
     delete,
     share,
     unshare,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from farcall.cli.manager import is_manager_here, print_user_endpoints, user_endpoints
 from farcall.cli.running import stop_here
 from farcall.cli.site import (
     EX_DATAERR,
@@ -25,6 +26,7 @@ from farcall.cli.site import (
     name_argument,
     note,
     open_client,
+    registration_of,
     service_errors,
 )
 from farcall.endpoint.directory import EndpointDirectory, Registration, RegistrationUnreadable, find_endpoints
@@ -79,27 +81,49 @@ def _row(directory: EndpointDirectory) -> tuple[str | None, str, str]:
 @click.command()
 @name_argument
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--config", "config_of", metavar="ID", help="Show the configuration of this user endpoint.")
 @click.pass_obj
-def status(common: Common, name: str, as_json: bool) -> None:
-    """Show how an endpoint is: state, process, tasks, log.
+def status(common: Common, name: str, as_json: bool, config_of: str | None) -> None:
+    """Show how an endpoint is: state, process, tasks, log; of a manager also its user endpoints.
 
-    `list -h` says what the states mean. Tasks of a running endpoint are those of its last report to the service.
+    `list -h` says what the states mean. Tasks of a running endpoint are those of its last report to the service; nodes
+    and workers of user endpoints are those of their last reports.
 
     \b
     Examples:
       farcall-endpoint status my-first-endpoint
       farcall-endpoint status my-first-endpoint --json
+      farcall-endpoint status my-manager --config 54460200-b652-4f43-a918-02882fa6114a
     """
     directory = configured(common, name)
-    found = endpoint_status(directory, partial(_last_report, ca_file=directory.ca_file))
+    rows = None
+    if is_manager_here(directory):
+        rows = user_endpoints(directory, None if config_of is not None else registration_of(directory))
+    if config_of is not None:
+        _print_config(config_of, rows or ())
+        return
+    # A manager's own reports say nothing of tasks.
+    last_report = partial(_last_report, ca_file=directory.ca_file) if rows is None else lambda registration: None
+    found = endpoint_status(directory, last_report)
     if as_json:
         document = {"id": found.endpoint_id, "status": found.state, **asdict(found), "log": str(found.log_path)}
         for moved in ("endpoint_id", "state", "log_path"):
             del document[moved]
+        if rows is not None:
+            document["user_endpoints"] = rows
         click.echo(json.dumps(document, indent=2))
         return
     for label, text in _status_lines(found):
         click.echo(f"{label + ':':<10}{text}")
+    if rows is not None:
+        print_user_endpoints(rows)
+
+
+def _print_config(user_endpoint_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    config = next((each.get("config") for each in rows if user_endpoint_id in (each["id"], each["name"])), None)
+    if config is None:
+        fail(f"No user endpoint {user_endpoint_id} runs here, or it has no configuration yet.", EX_UNAVAILABLE)
+    click.echo(config)
 
 
 def _status_lines(found: EndpointStatus) -> Iterator[tuple[str, str]]:

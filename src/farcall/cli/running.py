@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
@@ -38,9 +38,9 @@ from farcall.endpoint.pidfile import running_process
 from farcall.wire.messages import is_uuid_text
 
 if TYPE_CHECKING:
-    from farcall.endpoint.process import EndpointRun
+    from farcall.endpoint.configfile import CommonKeys
 
-__all__ = ["restart", "start", "stop", "stop_here"]
+__all__ = ["Runnable", "restart", "start", "stop", "stop_here"]
 
 STOP_PATIENCE_S = 90.0
 """How long `stop` waits for the process to end before it says so."""
@@ -76,6 +76,8 @@ def _start_options(function: _F) -> _F:
 @click.pass_obj
 def start(common: Common, /, name: str, ready_fd: int | None, **options: Any) -> None:
     """Run an endpoint: register it with the service, take tasks, run them.
+
+    A manager (made by `configure --multi-user`) starts user endpoints that do that, as the users who ask for them.
 
     It runs in the foreground until Ctrl-C; running tasks then get a moment to finish, and what is not done
     is done after the next start. A second Ctrl-C ends it at once.
@@ -133,16 +135,17 @@ def _run_here(
     to_console: bool,
     ready_fd: int | None,
 ) -> int:
+    from farcall.endpoint.announcing import ExitStatus
     from farcall.endpoint.background import PipeAnnouncer
-    from farcall.endpoint.config import ConfigInvalid, load_config
+    from farcall.endpoint.configfile import ConfigInvalid
     from farcall.endpoint.logfile import configure_logging
-    from farcall.endpoint.process import EndpointRun, ExitStatus
-    from farcall.endpoint.registered import Registered
+    from farcall.endpoint.manager.config import is_manager
 
     announcer = _Terminal(common, directory) if ready_fd is None else PipeAnnouncer(ready_fd)
+    is_one = is_manager(directory.path)
     try:
-        loaded = load_config(directory.path)
-        configure_logging(directory.log_path, is_debug=is_debug or loaded.config.debug, to_console=to_console)
+        is_debug = _keys(directory, is_manager=is_one).debug or is_debug
+        configure_logging(directory.log_path, is_debug=is_debug, to_console=to_console)
     except ConfigInvalid as exc:
         announcer.failed(str(exc))
         return ExitStatus.CONFIG
@@ -150,12 +153,40 @@ def _run_here(
         announcer.failed(f"The log cannot be written: {exc}")
         return ExitStatus.CANNOT_CREATE
     with open_client(directory.ca_file) as client:
-        run = EndpointRun(directory, Registered(directory, client, endpoint_id=endpoint_uuid), announcer=announcer)
+        run: Runnable
+        if is_one:
+            from farcall.endpoint.manager.process import ManagerRun
+
+            run = ManagerRun(directory, client, announcer=announcer, endpoint_id=endpoint_uuid, is_debug=is_debug)
+        else:
+            from farcall.endpoint.process import EndpointRun
+            from farcall.endpoint.registered import Registered
+
+            run = EndpointRun(directory, Registered(directory, client, endpoint_id=endpoint_uuid), announcer=announcer)
         with _signals(run, is_quiet=ready_fd is not None):
             status = run.run()
     logging.shutdown()
     _end_despite_threads(status)
     return status
+
+
+class Runnable(Protocol):
+    """An endpoint's run, of either kind."""
+
+    def run(self) -> int: ...
+
+    def stop(self, *, at_once: bool = False) -> None: ...
+
+
+def _keys(directory: EndpointDirectory, *, is_manager: bool) -> CommonKeys:
+    """What every endpoint's config.yaml has. Raises ConfigInvalid."""
+    if is_manager:
+        from farcall.endpoint.manager.config import load_manager_config
+
+        return load_manager_config(directory.path).config
+    from farcall.endpoint.config import load_config
+
+    return load_config(directory.path).config
 
 
 def _end_despite_threads(status: int) -> None:
@@ -211,7 +242,7 @@ def _leaving_at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals(run: EndpointRun, *, is_quiet: bool) -> Iterator[None]:
+def _signals(run: Runnable, *, is_quiet: bool) -> Iterator[None]:
     """SIGTERM, SIGINT, SIGQUIT and SIGHUP end the endpoint in order; a second SIGINT at once, a third by force."""
     interrupts = 0
 
