@@ -28,6 +28,7 @@ import click
 from farcall import __version__
 from farcall.cli import login as logins
 from farcall.cli.protection import Protection, protection_options
+from farcall.cli.user_endpoint import start_user_endpoint
 from farcall.client.settings import user_dir
 from farcall.endpoint.directory import EndpointDirectory, Registration, RegistrationUnreadable, find_endpoints
 from farcall.endpoint.pidfile import running_process
@@ -887,6 +888,9 @@ def _error(text: str) -> None:
 def _fail(error: object, status: int) -> NoReturn:
     _error(str(error))
     sys.exit(status)
+
+
+main.add_command(start_user_endpoint)
 
 
 if __name__ == "__main__":
