@@ -16,7 +16,7 @@ from farcall.client.rest import ApiClient
 from farcall.endpoint.directory import EndpointDirectory
 from farcall.endpoint.engines.base import EngineCallbacks, EngineContext, EngineFailure, EngineTask
 from farcall.endpoint.process import EndpointRun
-from farcall.endpoint.registration import Registered
+from farcall.endpoint.registered import Registered
 from farcall.wire.messages import Message, Result, Task, pack_message, unpack_message
 from farcall.wire.topology import task_headers
 

@@ -1,6 +1,6 @@
 """Where the configuration and the queues of one run come from.
 
-An endpoint that a person starts reads its `config.yaml` and registers with the service (`registration.Registered`); a
+An endpoint that a person starts reads its `config.yaml` and registers with the service (`registered.Registered`); a
 user endpoint is given both by its manager (`handed.Handed`) and has no login at the service. `process` runs either.
 """
 
@@ -10,14 +10,16 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 from farcall.endpoint.auditlog import AuditEntry
-from farcall.endpoint.config import LoadedConfig
 from farcall.tls import Trust
 from farcall.wire.errors import FarcallError
 from farcall.wire.rest import RegistrationResponse
+
+if TYPE_CHECKING:
+    from farcall.endpoint.config import LoadedConfig
 
 __all__ = ["AuditSink", "Origin", "QueuesRefused", "usable_amqp_port"]
 

@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from farcall.amqp import AmqpConnection, ConnectionFactory
 from farcall.endpoint.agent.events import AgentPolicy, StopReason
 from farcall.endpoint.agent.links import Links
 from farcall.endpoint.agent.report import ProcessIdentity
 from farcall.endpoint.agent.runner import AgentRunner, AgentSettings, Progress
+from farcall.endpoint.announcing import Announcer, ExitStatus, Quiet
 from farcall.endpoint.auditlog import AuditLogUnwritable
 from farcall.endpoint.commands import missing_commands_notice
 from farcall.endpoint.config import ConfigInvalid, LoadedConfig
@@ -41,21 +42,6 @@ log = logging.getLogger(__name__)
 DEFAULT_GRACE_S: Final = 10.0
 """For what runs when an endpoint is stopped before its configuration was read."""
 
-
-class ExitStatus:
-    """How `farcall-endpoint start` ends. Source: sysexits, as the ecosystem's command uses them."""
-
-    OK: Final = 0
-    DATA: Final = 65
-    UNAVAILABLE: Final = 69
-    SOFTWARE: Final = 70
-    CANNOT_CREATE: Final = 73
-    IO: Final = 74
-    TEMPORARY: Final = 75
-    NO_PERMISSION: Final = 77
-    CONFIG: Final = 78
-
-
 _BY_REASON = {
     StopReason.REQUESTED: ExitStatus.OK,
     StopReason.IDLE: ExitStatus.OK,
@@ -70,43 +56,6 @@ _REASON_TEXTS = {
     StopReason.IDLE: "The endpoint was idle for as long as idle_heartbeats_soft or idle_heartbeats_hard allow.",
     StopReason.STUCK: "Nothing moved for as long as idle_heartbeats_hard allows, although tasks are outstanding.",
 }
-
-
-class Announcer(Protocol):
-    """Who is told what happens. Called by the thread that runs the endpoint (`waiting`: by a helper of it)."""
-
-    def notice(self, text: str) -> None:
-        """Something about the configuration that the person who starts it should know."""
-
-    def waiting(self, text: str) -> None:
-        """Nothing happens until something outside changes."""
-
-    def registered(self, endpoint_id: str) -> None: ...
-
-    def connecting(self) -> None:
-        """The engine runs; tasks come as soon as the broker answers."""
-
-    def online(self) -> None:
-        """Tasks can come, for the first time."""
-
-    def failed(self, text: str) -> None:
-        """It ends, or does not start, for this reason."""
-
-
-class Quiet:
-    """An announcer that tells nobody."""
-
-    def notice(self, text: str) -> None: ...
-
-    def waiting(self, text: str) -> None: ...
-
-    def registered(self, endpoint_id: str) -> None: ...
-
-    def connecting(self) -> None: ...
-
-    def online(self) -> None: ...
-
-    def failed(self, text: str) -> None: ...
 
 
 class _Stopped(Exception):

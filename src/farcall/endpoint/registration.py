@@ -5,25 +5,20 @@ Source: wire protocol, endpoint registration.
 
 from __future__ import annotations
 
-import contextlib
 import getpass
-import logging
 import os
 import platform
 import random
 import socket
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from farcall import __version__
 from farcall.client.rest import ApiClient
-from farcall.endpoint.auditlog import AuditLog
-from farcall.endpoint.config import LoadedConfig, load_config
 from farcall.endpoint.directory import EndpointDirectory, Registration
 from farcall.endpoint.origin import QueuesRefused
-from farcall.tls import Trust
 from farcall.wire.errors import (
     ApiError,
     EndpointNotFound,
@@ -36,12 +31,14 @@ from farcall.wire.rest import EndpointRegistration, RegistrationResponse
 from farcall.wire.topology import BrokerUser
 from farcall.wire.versions import MIN_ENDPOINT_VERSION, is_at_least
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from farcall.endpoint.config import LoadedConfig
+
 
 __all__ = [
-    "Registered",
     "RegistrationRefused",
     "exit_status",
+    "process_metadata",
     "register",
     "registration_from_config",
     "why_credential_refused",
@@ -63,73 +60,6 @@ class RegistrationRefused(QueuesRefused):
     code = "REGISTRATION_REFUSED"
 
 
-class Registered:
-    """The origin of an endpoint that a person starts: `config.yaml`, and a registration over REST.
-
-    Args:
-        directory: configured.
-        client: the service.
-        endpoint_id: in place of the one in `endpoint.json`.
-    """
-
-    def __init__(self, directory: EndpointDirectory, client: ApiClient, *, endpoint_id: str | None = None) -> None:
-        self._directory = directory
-        self._client = client
-        self._endpoint_id = endpoint_id
-        self._response: RegistrationResponse | None = None
-
-    @property
-    def broker_name(self) -> str:
-        return f"the message broker of {self._client.url}"
-
-    @property
-    def trust(self) -> Trust:
-        return self._client.trust
-
-    def load(self) -> LoadedConfig:
-        loaded = load_config(self._directory.path)
-        if loaded.config.ca_file is not None:
-            self._client = self._client.twin(ca_file=self._directory.ca_file)
-        return loaded
-
-    def queues(
-        self, loaded: LoadedConfig, *, cancelled: threading.Event, on_waiting: Callable[[str], None]
-    ) -> RegistrationResponse | None:
-        self._response = register(
-            self._client,
-            self._directory,
-            loaded,
-            endpoint_id=self._endpoint_id,
-            cancelled=cancelled,
-            on_waiting=on_waiting,
-        )
-        if self._response is not None:
-            log.info(
-                "The endpoint is registered.",
-                extra={
-                    "event": "endpoint.registered",
-                    "endpoint_id": self._response.endpoint_id,
-                    "service": self._client.url,
-                },
-            )
-        return self._response
-
-    def newest(self) -> RegistrationResponse:
-        assert self._response is not None
-        return self._response
-
-    def why_refused(self, used: RegistrationResponse, reason: str) -> str | None:
-        tasks = used.task_queue_info or used.heartbeat_queue_info
-        return why_credential_refused(self._client, used.endpoint_id, reason, tasks.connection_url)
-
-    def is_audited(self, loaded: LoadedConfig) -> bool:
-        return loaded.config.audit_log(self._directory.path) is not None
-
-    def audit(self, loaded: LoadedConfig, endpoint_id: str) -> contextlib.AbstractContextManager[AuditLog | None]:
-        path = loaded.config.audit_log(self._directory.path)
-        return contextlib.nullcontext() if path is None else AuditLog(path, endpoint_id)
-
-
 def registration_from_config(name: str, loaded: LoadedConfig) -> EndpointRegistration:
     """What is sent. Source: wire protocol, registration request."""
     config = loaded.config
@@ -144,24 +74,31 @@ def registration_from_config(name: str, loaded: LoadedConfig) -> EndpointRegistr
         authentication_policy=config.authentication_policy,
         subscription_uuid=config.subscription_id,
         metadata={
-            "endpoint_version": __version__,
-            "python_version": platform.python_version(),
-            "hostname": socket.getfqdn(),
-            "local_user": _local_user(),
+            **process_metadata(),
             "endpoint_config": loaded.text,
             "user_config_template": "",
             "user_config_schema": None,
-            "pid": os.getpid(),
             "engine_encrypted": config.is_encrypted,
         },
         direct=True,
     )
 
 
+def process_metadata() -> dict[str, Any]:
+    """What the metadata of a registration says of this process. Source: wire protocol, registration request."""
+    return {
+        "endpoint_version": __version__,
+        "python_version": platform.python_version(),
+        "hostname": socket.getfqdn(),
+        "local_user": _local_user(),
+        "pid": os.getpid(),
+    }
+
+
 def register(
     client: ApiClient,
     directory: EndpointDirectory,
-    loaded: LoadedConfig,
+    request: EndpointRegistration,
     *,
     endpoint_id: str | None = None,
     cancelled: threading.Event,
@@ -170,6 +107,7 @@ def register(
     """Register, and remember the id; as long as nobody answers, wait and try again.
 
     Args:
+        request: what is sent.
         endpoint_id: in place of the one that `endpoint.json` remembers.
         cancelled: when set, waiting ends.
         on_waiting: told once why nothing happens yet.
@@ -184,7 +122,7 @@ def register(
     wait_s, has_told = FIRST_WAIT_S, False
     while not cancelled.is_set():
         try:
-            return _register_once(client, directory, loaded, endpoint_id)
+            return _register_once(client, directory, request, endpoint_id)
         except (ServiceUnreachable, ApiError) as exc:
             if not exc.retryable:
                 raise RegistrationRefused(_blocked_text(exc, directory), exit_status(exc)) from exc
@@ -197,10 +135,9 @@ def register(
 
 
 def _register_once(
-    client: ApiClient, directory: EndpointDirectory, loaded: LoadedConfig, endpoint_id: str | None
+    client: ApiClient, directory: EndpointDirectory, request: EndpointRegistration, endpoint_id: str | None
 ) -> RegistrationResponse:
     _check_version(client)
-    request = registration_from_config(directory.name, loaded)
     remembered = directory.registration()
     wanted = endpoint_id or (remembered.id_with(client.url) if remembered is not None else None)
     try:

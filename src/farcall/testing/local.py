@@ -24,7 +24,7 @@ from farcall.client.rest import ApiClient
 from farcall.client.tokens import TokenStore
 from farcall.endpoint.directory import EndpointDirectory
 from farcall.endpoint.process import EndpointRun, Quiet
-from farcall.endpoint.registration import Registered
+from farcall.endpoint.registered import Registered
 from farcall.sdk import Client, Executor
 from farcall.sdk.stream import close_streams
 from farcall.service.accounts.local import local_login
