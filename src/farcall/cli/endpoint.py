@@ -21,6 +21,7 @@ from farcall.cli.manager import stop_user_endpoint
 from farcall.cli.running import restart, start, stop
 from farcall.cli.sharing import share, shares, unshare
 from farcall.cli.site import EX_UNAVAILABLE, Common, fail, flags, service_errors
+from farcall.cli.user_endpoint import start_user_endpoint
 from farcall.client.settings import user_dir
 from farcall.endpoint.directory import find_endpoints
 from farcall.endpoint.pidfile import running_process
@@ -127,8 +128,10 @@ for command in (
     share,
     unshare,
     shares,
+    start_user_endpoint,
 ):
     main.add_command(command)
+
 
 if __name__ == "__main__":
     main(prog_name="farcall-endpoint")
