@@ -1,4 +1,4 @@
-"""A user endpoint's process is the local user's and nothing else: seen from inside and outside, with PAM and without."""
+"""A user endpoint's process is the local user's, nothing else: seen from inside and outside, with PAM and without."""
 
 from __future__ import annotations
 
@@ -308,7 +308,8 @@ from farcall.endpoint.manager.spawn import spawn
 from farcall.endpoint.manager.line import *
 for user in None, {people.b.name!r}:
     child = spawn(Order(name="uep.own", user_endpoint_id="x", manager_name="m", local_user=user,
-                        template="wish: {{{{ wish }}}}", user_options={{"wish": "facts"}}, environment={{"PATH": {site[1]!r}}}),
+                        template="wish: {{{{ wish }}}}", user_options={{"wish": "facts"}},
+                        environment={{"PATH": {site[1]!r}}}),
                   Begin(user_endpoint_id="x", queues={{}}), interpreter={site[0]!r})
     child.line.setblocking(True)
     heard = read_exactly_one(child.line)
