@@ -262,6 +262,7 @@ def _run_here(
     from farcall.endpoint.config import ConfigInvalid, load_config
     from farcall.endpoint.logfile import configure_logging
     from farcall.endpoint.process import EndpointRun, ExitStatus
+    from farcall.endpoint.registered import Registered
 
     announcer = _Terminal(common, directory) if ready_fd is None else PipeAnnouncer(ready_fd)
     try:
@@ -274,7 +275,7 @@ def _run_here(
         announcer.failed(f"The log cannot be written: {exc}")
         return ExitStatus.CANNOT_CREATE
     with _client(directory.ca_file) as client:
-        run = EndpointRun(directory, client, announcer=announcer, endpoint_id=endpoint_uuid)
+        run = EndpointRun(directory, Registered(directory, client, endpoint_id=endpoint_uuid), announcer=announcer)
         with _signals(run, is_quiet=ready_fd is not None):
             status = run.run()
     logging.shutdown()

@@ -77,7 +77,7 @@ class Running:
         if self.child.status() is None:
             end(self.child, signal.SIGKILL)
             self.wait()
-        end_leftovers(self.child, (), grace_s=0)
+        end_leftovers(self.child, list, grace_s=0)
         self.child.close()
 
 

@@ -18,7 +18,7 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from farcall.endpoint.manager.spawn import MARK_VARIABLE
 
@@ -74,19 +74,30 @@ def _is_marked(process: Adopted, origin: Origin) -> bool:
     return process.mark == origin.mark and (origin.uid is None or process.uid in (origin.uid, 0))
 
 
-def end_leftovers(gone: Origin, living: Collection[Origin], *, grace_s: float) -> int:
+def end_leftovers(
+    gone: Origin,
+    living: Callable[[], Collection[Origin]],
+    *,
+    grace_s: float,
+    guard: contextlib.AbstractContextManager[Any] | None = None,
+) -> int:
     """End what `gone`, which has ended and been waited for, has left: in order first, after `grace_s` seconds at once.
 
     Blocks until they are gone, or cannot be ended (a file system that does not answer) for ten seconds more; call it in
     a thread. What the others have left so far stays.
 
+    Args:
+        living: all others that live, also those that were started meanwhile.
+        guard: held while it looks, and by whoever starts one until `living` has it; reusable.
+
     Returns:
         How many there were.
     """
-    own = {each.pid for each in living}
 
     def look() -> list[Adopted]:
-        return left_by(gone, adopted(own), living)
+        with guard or contextlib.nullcontext():
+            others = living()
+            return left_by(gone, adopted({each.pid for each in others}), others)
 
     return _end(look, grace_s)
 
