@@ -233,3 +233,12 @@ def of_account(site: Manager) -> list[str]:
         except OSError:
             continue
     return [each for each in found if each]
+
+
+def test_a_manager_stays_small(site: Manager) -> None:
+    with Executor(endpoint_id=site.id, user_endpoint_config={"WORKERS": 2}) as ex:
+        ex.submit(where).result(TIMEOUT_S)
+    lines = Path(f"/proc/{site.pid}/smaps_rollup").read_text().splitlines()
+    pss_kb = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    assert pss_kb <= 60 * 1024
+    print(f"manager: {pss_kb / 1024:.1f} MB PSS")
