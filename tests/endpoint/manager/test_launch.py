@@ -10,7 +10,9 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +70,13 @@ def test_without_pam_the_process_is_the_users_and_can_never_gain_anything(
     monkeypatch.setenv("LD_LIBRARY_PATH", "/root/lib")
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", "/root/python"))
     leaked = os.open("/etc/shadow", os.O_RDONLY)
-    os.set_inheritable(leaked, True)
+    begin_process = subprocess.Popen
+
+    def leak(*arguments: Any, pass_fds: Sequence[int], **keywords: Any) -> subprocess.Popen[bytes]:
+        """As a library might that opens something in the launcher, and lets programs have it."""
+        return begin_process(*arguments, pass_fds=[*pass_fds, leaked], **keywords)
+
+    monkeypatch.setattr(subprocess, "Popen", leak)
     os.umask(os.umask(0o022))
     running = start(
         people.a.name, wish="helper", environment={"SITE": "1", "HOME": "/tmp", "USER": "root", "SHELL": "/bin/evil"}
@@ -176,7 +184,10 @@ def test_what_fails_is_told_to_the_submitter_and_by_the_status(
     assert running.wait() == STATUSES[step]
 
 
-def test_users_cannot_reach_each_other_nor_the_manager(start: Start, people: LocalUsers, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_asked", [True, False], ids=["pam", "no-pam"])
+def test_users_cannot_reach_each_other_nor_the_manager(
+    start: Start, people: LocalUsers, pam: PamService, tmp_path: Path, is_asked: bool
+) -> None:
     secret = tmp_path / "credentials.json"
     secret.write_text("of the manager")
     secret.chmod(0o600)
@@ -184,6 +195,7 @@ def test_users_cannot_reach_each_other_nor_the_manager(start: Start, people: Loc
     other = start(people.b.name)
     its = other.facts()
     (people.b.home / "data").write_text("of b")
+    (people.b.home / "data").chmod(0o666)
     journal = people.b.home / ".farcall" / its["argv"][1] / "endpoint.log"
     read = [
         str(secret),
@@ -199,10 +211,10 @@ def test_users_cannot_reach_each_other_nor_the_manager(start: Start, people: Loc
         "signal": [os.getpid(), its["pid"]],
         "keyctl_read": [] if key is None else [_KEYCTL[platform.machine()], 11, key, 0, 0],
     }
-    facts = start(people.a.name, wish="attack " + json.dumps(aims)).facts()
+    service = pam.name if is_asked else None
+    facts = start(people.a.name, wish="attack " + json.dumps(aims), pam_service=service).facts()
     refused = {"Permission denied", "Operation not permitted"}
     assert {aim: got for aim, got in facts["attempts"].items() if got not in refused} == {}
-    assert facts["helper"] != 0
     assert facts["key"] == -1
     if key is not None:
         assert libc.syscall(*[ctypes.c_long(each) for each in aims["keyctl_read"]]) >= 0, (
@@ -246,10 +258,10 @@ def test_nothing_that_a_user_or_an_environment_plants_is_imported(
             path.unlink()
 
 
-def test_links_in_a_home_directory_gain_nothing(start: Start, people: LocalUsers, tmp_path: Path) -> None:
-    target = tmp_path / "of-root"
+def test_links_in_a_home_directory_gain_nothing(start: Start, people: LocalUsers) -> None:
+    target = people.a.home / "notes"
     target.write_text("untouched")
-    os.chmod(tmp_path, 0o755)
+    os.chown(target, people.a.uid, people.a.gid)
 
     def refused(number: int) -> str:
         running = start(people.a.name, name=f"uep.links.{number}")
@@ -269,7 +281,6 @@ def test_links_in_a_home_directory_gain_nothing(start: Start, people: LocalUsers
     os.mkdir(base / "uep.links.3")  # of root's
     assert "somebody else" in refused(3)
     assert target.read_text() == "untouched"
-    assert target.stat().st_uid == 0
 
 
 def test_an_order_larger_than_any_socket_buffer_does_not_hold_up_the_manager(start: Start, people: LocalUsers) -> None:
@@ -299,6 +310,46 @@ print(read_exactly_one(child.line).step, child.process.wait())
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.stdout.split() == ["privileges", str(STATUSES["privileges"])], done.stderr
+
+
+@pytest.mark.parametrize("call", ["setresuid", "setresgid", "setgroups"])
+def test_a_drop_that_does_not_drop_is_noticed(people: LocalUsers, site: tuple[str, str], call: str) -> None:
+    script = f"""
+import os, sys; sys.path.insert(0, {str(Path(__file__).parents[3] / "src")!r})
+from farcall.endpoint.manager.accounts import local_account
+from farcall.endpoint.manager.privileges import become
+account = local_account({people.a.name!r})
+os.setgroups([0])
+os.{call} = lambda *ids: None
+try:
+    become(account, account.groups, keeps_helpers=False)
+except Exception as exc:
+    print(type(exc).__name__, exc)
+"""
+    done = subprocess.run([site[0], "-I", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("PrivilegesRemain"), done
+
+
+def test_capabilities_that_a_manager_passes_on_to_its_programs_reach_no_user(
+    site: tuple[str, str], people: LocalUsers
+) -> None:
+    script = f"""
+import sys, json; sys.path.insert(0, {str(Path(__file__).parents[3] / "src")!r})
+from farcall.endpoint.manager.spawn import spawn
+from farcall.endpoint.manager.line import *
+child = spawn(Order(name="uep.caps", user_endpoint_id="x", manager_name="m", local_user={people.a.name!r},
+                    template="wish: {{{{ wish }}}}", user_options={{"wish": "facts"}},
+                    environment={{"PATH": {site[1]!r}}}),
+              Begin(user_endpoint_id="x", queues={{}}), interpreter={site[0]!r})
+child.line.setblocking(True)
+read_exactly_one(child.line)
+print(read_exactly_one(child.line).text)
+"""
+    done = subprocess.run(
+        ["setpriv", "--inh-caps=+net_admin,+kill", "--ambient-caps=+net_admin", site[0], "-I", "-c", script],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    check_is(json.loads(done.stdout), people.a)
 
 
 def test_without_root_it_stays_who_it_is_and_becomes_nobody_else(site: tuple[str, str], people: LocalUsers) -> None:

@@ -75,7 +75,9 @@ def test_what_a_killed_user_endpoint_leaves_is_ended_and_anothers_orphans_live_o
         assert of_a.wait() == -signal.SIGKILL
         assert {each.pid for each in adopted([of_b.child.pid])} == set(left)
 
-        assert end_leftovers(of_a.child, lambda: [of_b.child], grace_s=0.3) == len(left) + 1, "and what the deaf shell started"
+        assert end_leftovers(of_a.child, lambda: [of_b.child], grace_s=0.3) == len(left) + 1, (
+            "what the deaf one started"
+        )
         assert [pid for pid in left if is_alive(pid)] == []
         assert all(map(is_alive, kept))
         assert is_alive(ours.pid)
