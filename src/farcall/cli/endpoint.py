@@ -16,35 +16,43 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from farcall import __version__
 from farcall.cli import login as logins
-from farcall.cli.protection import Protection, protection_options
+from farcall.cli.configure import configure
+from farcall.cli.site import (
+    EX_DATAERR,
+    EX_NOPERM,
+    EX_TEMPFAIL,
+    EX_UNAVAILABLE,
+    Common,
+    configured,
+    error,
+    exit_status,
+    fail,
+    name_argument,
+    note,
+    open_client,
+    service_errors,
+)
+from farcall.cli.user_endpoint import start_user_endpoint
 from farcall.client.settings import user_dir
 from farcall.endpoint.directory import EndpointDirectory, Registration, RegistrationUnreadable, find_endpoints
 from farcall.endpoint.pidfile import running_process
-from farcall.endpoint.profile import EndpointExists, create_profile
 from farcall.endpoint.status import EndpointStatus, endpoint_state, endpoint_status
-from farcall.tls import CaFileUnusable
 from farcall.wire.errors import (
-    ApiError,
     EndpointNotFound,
     FarcallError,
-    Forbidden,
-    LoginFailed,
-    ServiceUnreachable,
-    Unauthenticated,
 )
 from farcall.wire.messages import is_uuid_text
-from farcall.wire.names import endpoint_name_fault
 
 if TYPE_CHECKING:
     from farcall.client.rest import ApiClient
@@ -52,10 +60,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-EX_DATAERR, EX_UNAVAILABLE, EX_CANTCREAT, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 65, 69, 73, 75, 77, 78
-EX_INTERRUPTED = 130
-
-DEFAULT_NAME = "default"
 STOP_PATIENCE_S = 90.0
 """How long `stop` waits for the process to end before it says so."""
 START_PATIENCE_S = 60.0
@@ -64,32 +68,7 @@ STATUS_PATIENCE_S = 5.0
 """How long `status` waits for the service, which only adds to what is known here."""
 
 
-@dataclass(frozen=True)
-class _Common:
-    """What every command knows."""
-
-    base: Path
-    is_base_given: bool
-    is_debug: bool
-    to_console: bool
-
-    def directory(self, name: str) -> EndpointDirectory:
-        """The directory of an endpoint, which may not exist. A name is also a path: only safe ones pass."""
-        fault = endpoint_name_fault(name)
-        if fault is not None:
-            raise click.BadParameter(fault, param_hint="NAME")
-        return EndpointDirectory(self.base / name)
-
-    def command(self, text: str) -> str:
-        """A command as the user would type it to reach the same endpoints."""
-        return f"farcall-endpoint {f'-c {self.base} ' if self.is_base_given else ''}{text}"
-
-
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def _name_argument(function: _F) -> _F:
-    return click.argument("name", default=DEFAULT_NAME, metavar="[NAME]")(function)
 
 
 def _flags(function: _F) -> _F:
@@ -122,7 +101,7 @@ def main(context: click.Context, config_dir: Path | None, debug: bool, log_to_co
     if no_color:
         os.environ["NO_COLOR"] = "1"
         context.color = False
-    context.obj = _Common(
+    context.obj = Common(
         base=(config_dir or user_dir()).expanduser().absolute(),
         is_base_given=config_dir is not None,
         is_debug=debug,
@@ -130,46 +109,7 @@ def main(context: click.Context, config_dir: Path | None, debug: bool, log_to_co
     )
 
 
-@main.command()
-@_name_argument
-@click.option("--display-name", help="What people see in lists, in place of the name.")
-@protection_options
-@click.pass_obj
-def configure(common: _Common, /, name: str, display_name: str | None, **protection: Any) -> None:
-    """Make a new endpoint's directory with a config.yaml to edit.
-
-    Options about domains, logins and second factors make an authentication policy at the service, by
-    which it judges whoever wants to use the endpoint.
-
-    \b
-    Examples:
-      farcall-endpoint configure my-first-endpoint
-      farcall-endpoint configure cluster --display-name "The cluster, 8 nodes"
-      farcall-endpoint configure cluster --allowed-domains "*.example.edu" --auth-timeout 3600
-      farcall-endpoint configure vault --high-assurance --subscription-id ID --allowed-domains example.edu
-    """
-    directory = common.directory(name)
-    try:
-        if directory.is_configured:
-            raise EndpointExists(directory.name, str(directory.path))
-        wanted = Protection(**protection)
-        with _service_errors():
-            keys = wanted.keys(name, _client)
-        create_profile(directory, display_name=display_name, protection=keys)
-    except EndpointExists as exc:
-        _fail(exc, EX_CANTCREAT)
-    except OSError as exc:
-        _fail(f"{directory.path} cannot be made: {exc}", EX_CANTCREAT)
-    click.echo(f"Created profile for endpoint named <{name}>")
-    click.echo()
-    click.echo(f"Configuration file: {directory.config_path}")
-    click.echo()
-    if "authentication_policy" in keys:
-        click.echo(f"Authentication policy: {keys['authentication_policy']}")
-        click.echo()
-    click.echo("Use the `start` subcommand to run it:")
-    click.echo()
-    click.echo(f"    $ {common.command(f'start {name}')}")
+main.add_command(configure)
 
 
 # Running -----------------------------------------------------------------------------------------------------------
@@ -195,11 +135,11 @@ def _start_options(function: _F) -> _F:
 
 
 @main.command()
-@_name_argument
+@name_argument
 @_start_options
 @click.option("--ready-fd", type=int, hidden=True)
 @click.pass_obj
-def start(common: _Common, /, name: str, ready_fd: int | None, **options: Any) -> None:
+def start(common: Common, /, name: str, ready_fd: int | None, **options: Any) -> None:
     """Run an endpoint: register it with the service, take tasks, run them.
 
     It runs in the foreground until Ctrl-C; running tasks then get a moment to finish, and what is not done
@@ -222,7 +162,7 @@ def start(common: _Common, /, name: str, ready_fd: int | None, **options: Any) -
 
 
 def _start(
-    common: _Common,
+    common: Common,
     name: str,
     *,
     ready_fd: int | None = None,
@@ -233,7 +173,7 @@ def _start(
     log_to_console: bool,
     no_color: bool,
 ) -> None:
-    directory = _configured(common, name, to_start=True)
+    directory = configured(common, name, to_start=True)
     is_debug, to_console = common.is_debug or debug, common.to_console or log_to_console
     if endpoint_uuid is not None:
         _check_uuid(endpoint_uuid)
@@ -250,7 +190,7 @@ def _start(
 
 
 def _run_here(
-    common: _Common,
+    common: Common,
     directory: EndpointDirectory,
     *,
     endpoint_uuid: str | None,
@@ -274,7 +214,7 @@ def _run_here(
     except OSError as exc:
         announcer.failed(f"The log cannot be written: {exc}")
         return ExitStatus.CANNOT_CREATE
-    with _client(directory.ca_file) as client:
+    with open_client(directory.ca_file) as client:
         run = EndpointRun(directory, Registered(directory, client, endpoint_id=endpoint_uuid), announcer=announcer)
         with _signals(run, is_quiet=ready_fd is not None):
             status = run.run()
@@ -296,12 +236,12 @@ def _end_despite_threads(status: int) -> None:
 class _Terminal:
     """Tells the person who started an endpoint in the foreground."""
 
-    def __init__(self, common: _Common, directory: EndpointDirectory) -> None:
+    def __init__(self, common: Common, directory: EndpointDirectory) -> None:
         self._common = common
         self._directory = directory
 
     def notice(self, text: str) -> None:
-        _note(text)
+        note(text)
 
     def waiting(self, text: str) -> None:
         click.secho(text, fg="yellow", err=True)
@@ -315,7 +255,7 @@ class _Terminal:
         click.echo(f"Tasks can come. Ctrl-C stops the endpoint; its log is {self._directory.log_path}", err=True)
 
     def failed(self, text: str) -> None:
-        _error(text)
+        error(text)
 
 
 @contextlib.contextmanager
@@ -368,7 +308,7 @@ def _signals(run: EndpointRun, *, is_quiet: bool) -> Iterator[None]:
 
 
 def _detach(
-    common: _Common, directory: EndpointDirectory, *, endpoint_uuid: str | None, is_debug: bool, patience_s: float
+    common: Common, directory: EndpointDirectory, *, endpoint_uuid: str | None, is_debug: bool, patience_s: float
 ) -> None:
     from farcall.cli.authorities import make_ca_variable_absolute
     from farcall.endpoint.background import StartTimedOut, start_in_background
@@ -388,12 +328,12 @@ def _detach(
             patience_s=patience_s,
         )
     except StartTimedOut as exc:
-        _fail(exc, EX_TEMPFAIL)
+        fail(exc, EX_TEMPFAIL)
     except KeyboardInterrupt:
-        _fail("Interrupted; the endpoint was stopped again.", 130)
+        fail("Interrupted; the endpoint was stopped again.", 130)
     if outcome.status is not None:
         if outcome.status < 0:
-            _error(f"The endpoint was ended by signal {-outcome.status}. Its log is {directory.log_path}")
+            error(f"The endpoint was ended by signal {-outcome.status}. Its log is {directory.log_path}")
         sys.exit(outcome.status if outcome.status >= 0 else 128 - outcome.status)
     stop = common.command(f"stop {directory.name}")
     click.echo(f"It runs in the background (process {outcome.pid}); `{stop}` stops it. Log: {directory.log_path}")
@@ -407,11 +347,11 @@ def _pass_on(terminal: _Terminal, kind: str, text: str) -> None:
 
 
 @main.command()
-@_name_argument
+@name_argument
 @click.option("--remote", is_flag=True, help="Also end an instance that runs elsewhere, by way of the service.")
 @click.option("--force", is_flag=True, help="Kill the process; its tasks are treated as after a crash.")
 @click.pass_obj
-def stop(common: _Common, name: str, remote: bool, force: bool) -> None:
+def stop(common: Common, name: str, remote: bool, force: bool) -> None:
     """Stop a running endpoint, and wait until it has ended.
 
     Running tasks get the `shutdown_grace_period` of config.yaml; what is not done is done after the next start.
@@ -421,7 +361,7 @@ def stop(common: _Common, name: str, remote: bool, force: bool) -> None:
       farcall-endpoint stop my-first-endpoint
       farcall-endpoint stop my-first-endpoint --remote
     """
-    directory = _configured(common, name)
+    directory = configured(common, name)
     if remote:
         _lock_remotely(directory)
     _stop_here(directory, force=force, is_remote_done=remote)
@@ -436,7 +376,7 @@ def _stop_here(directory: EndpointDirectory, *, force: bool = False, is_remote_d
         if is_remote_done:
             click.echo(f"Endpoint <{directory.name}> on {process.host} was told to stop.")
             return
-        _fail(f"Endpoint '{directory.name}' runs on {process.host}; stop it there, or with --remote.", EX_UNAVAILABLE)
+        fail(f"Endpoint '{directory.name}' runs on {process.host}; stop it there, or with --remote.", EX_UNAVAILABLE)
     _end_process(directory, process.pid, signal.SIGKILL if force else signal.SIGTERM)
 
 
@@ -450,9 +390,9 @@ def _end_process(directory: EndpointDirectory, pid: int, number: int) -> None:
                 click.echo(f"Stopping endpoint <{directory.name}> (process {pid})")
                 signal.pidfd_send_signal(fd, number)
                 if not select.select([fd], [], [], STOP_PATIENCE_S)[0]:
-                    _fail(f"Process {pid} has not ended yet. `--force` kills it.", EX_TEMPFAIL)
+                    fail(f"Process {pid} has not ended yet. `--force` kills it.", EX_TEMPFAIL)
         except PermissionError as exc:
-            _fail(f"Process {pid} is not yours to stop: {exc}", EX_NOPERM)
+            fail(f"Process {pid} is not yours to stop: {exc}", EX_NOPERM)
         finally:
             os.close(fd)
     click.echo(f"Endpoint <{directory.name}> is stopped.")
@@ -461,24 +401,24 @@ def _end_process(directory: EndpointDirectory, pid: int, number: int) -> None:
 def _lock_remotely(directory: EndpointDirectory) -> None:
     registration = _registration(directory)
     if registration is None:
-        _fail(f"Endpoint '{directory.name}' was never registered.", EX_UNAVAILABLE)
-    with _client(directory.ca_file) as client, _service_errors():
+        fail(f"Endpoint '{directory.name}' was never registered.", EX_UNAVAILABLE)
+    with open_client(directory.ca_file) as client, service_errors():
         client.lock_endpoint(registration.id_with(client.url) or registration.endpoint_id)
     click.echo(f"The service has disconnected endpoint {registration.endpoint_id}.")
 
 
 @main.command()
-@_name_argument
+@name_argument
 @_start_options
 @click.pass_obj
-def restart(common: _Common, /, name: str, **options: Any) -> None:
+def restart(common: Common, /, name: str, **options: Any) -> None:
     """Stop an endpoint if it runs, and start it.
 
     \b
     Example:
       farcall-endpoint restart my-first-endpoint --detach
     """
-    directory = _configured(common, name, to_start=True)
+    directory = configured(common, name, to_start=True)
     if running_process(directory.pid_path) is not None:
         _stop_here(directory)
     _start(common, name, **options)
@@ -490,7 +430,7 @@ def restart(common: _Common, /, name: str, **options: Any) -> None:
 @main.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.pass_obj
-def list_endpoints(common: _Common, as_json: bool) -> None:
+def list_endpoints(common: Common, as_json: bool) -> None:
     """Show the endpoints of this directory.
 
     \b
@@ -523,10 +463,10 @@ def _row(directory: EndpointDirectory) -> tuple[str | None, str, str]:
 
 
 @main.command()
-@_name_argument
+@name_argument
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.pass_obj
-def status(common: _Common, name: str, as_json: bool) -> None:
+def status(common: Common, name: str, as_json: bool) -> None:
     """Show how an endpoint is: state, process, tasks, log.
 
     `list -h` says what the states mean. Tasks of a running endpoint are those of its last report to the service.
@@ -536,7 +476,7 @@ def status(common: _Common, name: str, as_json: bool) -> None:
       farcall-endpoint status my-first-endpoint
       farcall-endpoint status my-first-endpoint --json
     """
-    directory = _configured(common, name)
+    directory = configured(common, name)
     found = endpoint_status(directory, partial(_last_report, ca_file=directory.ca_file))
     if as_json:
         document = {"id": found.endpoint_id, "status": found.state, **asdict(found), "log": str(found.log_path)}
@@ -585,7 +525,7 @@ def _last_report(registration: Registration, *, ca_file: Path | None) -> dict[st
 @click.option("--force", is_flag=True, help="Stop it if it runs; remove it here even if the service says no.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def delete(common: _Common, name_or_id: str, force: bool, yes: bool) -> None:
+def delete(common: Common, name_or_id: str, force: bool, yes: bool) -> None:
     """Delete an endpoint at the service, and its directory here.
 
     Its unfinished tasks fail. The id cannot be used again. By its id an endpoint is deleted even if its
@@ -603,7 +543,7 @@ def delete(common: _Common, name_or_id: str, force: bool, yes: bool) -> None:
     process = running_process(directory.pid_path)
     if process is not None and not force:
         stop_hint = common.command(f"stop {directory.name}")
-        _fail(f"Endpoint '{directory.name}' is running; stop it first (`{stop_hint}`), or use --force.", EX_UNAVAILABLE)
+        fail(f"Endpoint '{directory.name}' is running; stop it first (`{stop_hint}`), or use --force.", EX_UNAVAILABLE)
     if not yes:
         click.confirm(f"Delete endpoint <{directory.name}> with everything in {directory.path}?", abort=True)
     if process is not None:
@@ -612,7 +552,7 @@ def delete(common: _Common, name_or_id: str, force: bool, yes: bool) -> None:
         registration = directory.registration()
     except RegistrationUnreadable as exc:
         if not force:
-            _fail(exc, EX_DATAERR)
+            fail(exc, EX_DATAERR)
         registration = None
     if registration is not None:
         _delete_at_service(registration, force=force, ca_file=directory.ca_file)
@@ -620,10 +560,10 @@ def delete(common: _Common, name_or_id: str, force: bool, yes: bool) -> None:
     click.echo(f"Endpoint <{directory.name}> has been deleted.")
 
 
-def _delete_without_directory(common: _Common, endpoint_id: str, *, force: bool, yes: bool) -> None:
-    with _client() as client, _service_errors():
+def _delete_without_directory(common: Common, endpoint_id: str, *, force: bool, yes: bool) -> None:
+    with open_client() as client, service_errors():
         name = client.endpoint(endpoint_id).get("name") or "?"
-        _note(f"No endpoint in {common.base} has this id; it is deleted at the service only.")
+        note(f"No endpoint in {common.base} has this id; it is deleted at the service only.")
         if not yes:
             click.confirm(f"Delete endpoint <{name}> ({endpoint_id}) at {client.url}?", abort=True)
         if not force:
@@ -634,7 +574,7 @@ def _delete_without_directory(common: _Common, endpoint_id: str, *, force: bool,
 
 def _refuse_if_online(client: ApiClient, endpoint_id: str, *, how: str) -> None:
     if client.endpoint_status(endpoint_id).get("status") == "online":
-        _fail(
+        fail(
             f"Endpoint {endpoint_id} is online, on another machine it seems: stop it {how} first, or use --force.",
             EX_UNAVAILABLE,
         )
@@ -642,17 +582,17 @@ def _refuse_if_online(client: ApiClient, endpoint_id: str, *, how: str) -> None:
 
 def _delete_at_service(registration: Registration, *, force: bool, ca_file: Path | None) -> None:
     try:
-        with _client(ca_file) as client:
+        with open_client(ca_file) as client:
             endpoint_id = registration.id_with(client.url) or registration.endpoint_id
             if not force:
                 _refuse_if_online(client, endpoint_id, how="there, or with `stop --remote`")
             client.delete_endpoint(endpoint_id)
     except EndpointNotFound:
-        _note("The service does not know this endpoint (any more).")
+        note("The service does not know this endpoint (any more).")
     except FarcallError as exc:
         if not force:
-            _fail(f"{exc}\nNothing was deleted. --force removes the directory all the same.", _exit_status(exc))
-        _note(f"The service did not delete it: {exc}")
+            fail(f"{exc}\nNothing was deleted. --force removes the directory all the same.", exit_status(exc))
+        note(f"The service did not delete it: {exc}")
 
 
 # Sharing -----------------------------------------------------------------------------------------------------------
@@ -668,7 +608,7 @@ _group_option = click.option("--group", "groups", multiple=True, metavar="GROUP"
 @_group_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def share(common: _Common, name_or_id: str, users: tuple[str, ...], groups: tuple[str, ...], yes: bool) -> None:
+def share(common: Common, name_or_id: str, users: tuple[str, ...], groups: tuple[str, ...], yes: bool) -> None:
     """Let others run functions on an endpoint, as you.
 
     Their functions run as your account on the endpoint's machine: they can read and change your files,
@@ -683,10 +623,10 @@ def share(common: _Common, name_or_id: str, users: tuple[str, ...], groups: tupl
         raise click.UsageError("Name somebody: --with USER or --group GROUP.")
     endpoint_id, ca_file = _shared_endpoint(common, name_or_id)
     who = " and ".join((*users, *(f"the members of group {each}" for each in groups)))
-    _note(f"Functions of {who} will run as you there: with your account's files, keys and jobs.")
+    note(f"Functions of {who} will run as you there: with your account's files, keys and jobs.")
     if not yes and sys.stdin.isatty():
         click.confirm(f"Share endpoint {endpoint_id}?", abort=True)
-    with _client(ca_file) as client, _service_errors():
+    with open_client(ca_file) as client, service_errors():
         _print_shares(client.share_endpoint(endpoint_id, identities=users, groups=groups))
 
 
@@ -696,7 +636,7 @@ def share(common: _Common, name_or_id: str, users: tuple[str, ...], groups: tupl
 @_group_option
 @click.option("--all", "everybody", is_flag=True, help="With nobody any more.")
 @click.pass_obj
-def unshare(common: _Common, name_or_id: str, users: tuple[str, ...], groups: tuple[str, ...], everybody: bool) -> None:
+def unshare(common: Common, name_or_id: str, users: tuple[str, ...], groups: tuple[str, ...], everybody: bool) -> None:
     """Share an endpoint no longer. What was submitted before still runs.
 
     \b
@@ -707,7 +647,7 @@ def unshare(common: _Common, name_or_id: str, users: tuple[str, ...], groups: tu
     if everybody == bool(users or groups):
         raise click.UsageError("Name somebody (--with USER, --group GROUP), or give --all.")
     endpoint_id, ca_file = _shared_endpoint(common, name_or_id)
-    with _client(ca_file) as client, _service_errors():
+    with open_client(ca_file) as client, service_errors():
         _print_shares(client.unshare_endpoint(endpoint_id, identities=users, groups=groups))
 
 
@@ -715,10 +655,10 @@ def unshare(common: _Common, name_or_id: str, users: tuple[str, ...], groups: tu
 @click.argument("name_or_id", metavar="NAME_OR_UUID")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.pass_obj
-def shares(common: _Common, name_or_id: str, as_json: bool) -> None:
+def shares(common: Common, name_or_id: str, as_json: bool) -> None:
     """Show with whom an endpoint is shared."""
     endpoint_id, ca_file = _shared_endpoint(common, name_or_id)
-    with _client(ca_file) as client, _service_errors():
+    with open_client(ca_file) as client, service_errors():
         found = client.shares(endpoint_id)
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -726,7 +666,7 @@ def shares(common: _Common, name_or_id: str, as_json: bool) -> None:
     _print_shares(found)
 
 
-def _shared_endpoint(common: _Common, name_or_id: str) -> tuple[str, Path | None]:
+def _shared_endpoint(common: Common, name_or_id: str) -> tuple[str, Path | None]:
     """Its id, and whose certificates its directory accepts."""
     directory = _find(common, name_or_id)
     if directory is None:
@@ -734,8 +674,8 @@ def _shared_endpoint(common: _Common, name_or_id: str) -> tuple[str, Path | None
     registration = _registration(directory)
     if registration is None:
         start_hint = common.command(f"start {directory.name}")
-        _fail(f"Endpoint '{directory.name}' was never registered: start it once (`{start_hint}`).", EX_UNAVAILABLE)
-    with _client(directory.ca_file) as client:
+        fail(f"Endpoint '{directory.name}' was never registered: start it once (`{start_hint}`).", EX_UNAVAILABLE)
+    with open_client(directory.ca_file) as client:
         return registration.id_with(client.url) or registration.endpoint_id, directory.ca_file
 
 
@@ -754,7 +694,7 @@ def _print_shares(found: dict[str, Any]) -> None:
 
 @main.command()
 @click.pass_obj
-def version(common: _Common) -> None:
+def version(common: Common) -> None:
     """Show the version; with `farcall-endpoint --debug version` also those of what it stands on."""
     click.echo(f"farcall-endpoint, version {__version__}")
     if common.is_debug:
@@ -772,7 +712,7 @@ def version(common: _Common) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def whoami(linked_identities: bool, as_json: bool) -> None:
     """Show which service this user's endpoints belong to, and as whom."""
-    with _service_errors():
+    with service_errors():
         logins.whoami(linked=linked_identities, as_json=as_json)
 
 
@@ -791,7 +731,7 @@ def login(url: str | None, **options: Any) -> None:
       farcall-endpoint login https://farcall.example.org
       farcall-endpoint login https://farcall.example.org --device
     """
-    with _service_errors():
+    with service_errors():
         logins.login(url, logins.Wish(**options))
 
 
@@ -799,28 +739,19 @@ def login(url: str | None, **options: Any) -> None:
 @click.option("--account", metavar="NAME", help="Of this user; otherwise the login in use.")
 @click.option("--force", is_flag=True, help="Even if endpoints run.")
 @click.pass_obj
-def logout(common: _Common, account: str | None, force: bool) -> None:
+def logout(common: Common, account: str | None, force: bool) -> None:
     """Revoke and forget this user's login. Running endpoints need it to come back after an interruption."""
     running = [each.name for each in find_endpoints(common.base) if running_process(each.pid_path) is not None]
     if running and not force:
-        _fail(f"Endpoints are running: {', '.join(running)}. Stop them first, or use --force.", EX_UNAVAILABLE)
-    with _service_errors():
+        fail(f"Endpoints are running: {', '.join(running)}. Stop them first, or use --force.", EX_UNAVAILABLE)
+    with service_errors():
         logins.logout(None, account)
 
 
 # Helpers -----------------------------------------------------------------------------------------------------------
 
 
-def _configured(common: _Common, name: str, *, to_start: bool = False) -> EndpointDirectory:
-    directory = common.directory(name)
-    if not directory.is_configured:
-        known = ", ".join(each.name for each in find_endpoints(common.base)) or "none"
-        advice = f" `{common.command(f'configure {name}')}` makes it." if to_start else ""
-        _fail(f"There is no endpoint '{name}' in {common.base} (there: {known}).{advice}", EX_CONFIG)
-    return directory
-
-
-def _find(common: _Common, name_or_id: str) -> EndpointDirectory | None:
+def _find(common: Common, name_or_id: str) -> EndpointDirectory | None:
     """The directory of an endpoint by name or id; None for an id that none here has."""
     for each in find_endpoints(common.base):
         with contextlib.suppress(RegistrationUnreadable):
@@ -829,14 +760,14 @@ def _find(common: _Common, name_or_id: str) -> EndpointDirectory | None:
                 return each
     if is_uuid_text(name_or_id.lower()):
         return None
-    return _configured(common, name_or_id)
+    return configured(common, name_or_id)
 
 
 def _registration(directory: EndpointDirectory) -> Registration | None:
     try:
         return directory.registration()
     except RegistrationUnreadable as exc:
-        _fail(exc, EX_DATAERR)
+        fail(exc, EX_DATAERR)
 
 
 def _check_uuid(text: str) -> None:
@@ -844,49 +775,7 @@ def _check_uuid(text: str) -> None:
         raise click.BadParameter(f"{text!r} is not a UUID", param_hint="--endpoint-uuid")
 
 
-def _client(ca_file: Path | None = None) -> ApiClient:
-    from farcall.client.rest import ApiClient
-
-    try:
-        return ApiClient(ca_file=ca_file)
-    except (ValueError, CaFileUnusable) as exc:
-        _fail(exc, EX_CONFIG)
-
-
-@contextlib.contextmanager
-def _service_errors() -> Iterator[None]:
-    """What the service says, as a message and an exit status."""
-    try:
-        yield
-    except FarcallError as exc:
-        _fail(exc, _exit_status(exc))
-    except ValueError as exc:
-        _fail(exc, EX_CONFIG)
-    except KeyboardInterrupt:
-        _fail("Interrupted.", EX_INTERRUPTED)
-
-
-def _exit_status(exc: FarcallError) -> int:
-    if isinstance(exc, ServiceUnreachable):
-        return EX_TEMPFAIL
-    if isinstance(exc, (Unauthenticated, Forbidden, LoginFailed)):
-        return EX_NOPERM
-    if isinstance(exc, CaFileUnusable):
-        return EX_CONFIG
-    return EX_UNAVAILABLE if isinstance(exc, ApiError) else 1
-
-
-def _note(text: str) -> None:
-    click.secho(f"Note: {text}", fg="yellow", err=True)
-
-
-def _error(text: str) -> None:
-    click.secho(f"Error: {text}", fg="red", err=True)
-
-
-def _fail(error: object, status: int) -> NoReturn:
-    _error(str(error))
-    sys.exit(status)
+main.add_command(start_user_endpoint)
 
 
 if __name__ == "__main__":

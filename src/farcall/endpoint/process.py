@@ -7,9 +7,6 @@ and, from wherever it likes, `stop`, and is told what happens through an `Announ
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -33,11 +30,11 @@ from farcall.endpoint.engines.build import build_engine
 from farcall.endpoint.journal import Journal, JournalUnavailable
 from farcall.endpoint.origin import AuditSink, Origin, QueuesRefused, usable_amqp_port
 from farcall.endpoint.pidfile import AlreadyRunning, PidFile
+from farcall.endpoint.sitecommand import SetupFailed, SiteCommand
 from farcall.tls import CaFileUnusable
-from farcall.wire.errors import FarcallError
 from farcall.wire.rest import RegistrationResponse
 
-__all__ = ["Announcer", "EndpointRun", "ExitStatus", "Failure", "Quiet", "SetupFailed"]
+__all__ = ["Announcer", "EndpointRun", "ExitStatus", "Failure", "Quiet"]
 
 log = logging.getLogger(__name__)
 
@@ -59,20 +56,6 @@ _REASON_TEXTS = {
     StopReason.IDLE: "The endpoint was idle for as long as idle_heartbeats_soft or idle_heartbeats_hard allow.",
     StopReason.STUCK: "Nothing moved for as long as idle_heartbeats_hard allows, although tasks are outstanding.",
 }
-
-
-class SetupFailed(FarcallError):
-    """The site's own `endpoint_setup` ended with an error."""
-
-    code = "ENDPOINT_SETUP_FAILED"
-
-    def __init__(self, status: int, output: str) -> None:
-        super().__init__(status, output)
-        self.status = status
-        self.output = output
-
-    def __str__(self) -> str:
-        return f"endpoint_setup ended with status {self.status}; the endpoint does not start.\n{self.output}".rstrip()
 
 
 class _Stopped(Exception):
@@ -140,6 +123,8 @@ class EndpointRun:
         self._runner: AgentRunner | None = None
         self._pid_file = PidFile(directory.pid_path)
         self._was_online = False
+        self._site_command: SiteCommand | None = None
+        self._tolerated_stops = 0
         self.failure: Failure | None = None
         """After `run` returned an error."""
         self.grace_s = DEFAULT_GRACE_S
@@ -152,6 +137,9 @@ class EndpointRun:
         runner = self._runner
         if runner is not None:
             runner.stop(at_once=at_once or self._stops > 1)
+        command = self._site_command
+        if command is not None and self._stops > self._tolerated_stops:
+            command.end()
 
     def run(self) -> int:
         """Work until the end.
@@ -320,33 +308,26 @@ class EndpointRun:
 
     # The site's own commands -----------------------------------------------------------------------------------
 
-    def _shell(self, command: str | None, name: str) -> None:
+    def _shell(self, command: str | None, key: str) -> None:
         if not command or not command.strip():
             return
-        log.info("Running the site's command.", extra={"event": "endpoint.shell", "key": name})
-        done = subprocess.run(
-            ["/bin/bash", "-c", command],
-            cwd=self._directory.path,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env={**os.environ, "FARCALL_ENDPOINT_DIR": str(self._directory.path), "FARCALL_PYTHON": sys.executable},
-            check=False,
-        )
-        tail = done.stdout[-4000:]
-        log.info(
-            "The site's command has ended.",
-            extra={"event": "endpoint.shell_ended", "key": name, "status": done.returncode, "output": tail},
-        )
-        if done.returncode:
-            raise SetupFailed(done.returncode, tail)
+        self._site_command = SiteCommand(command, key, self._directory.path)
+        if self._stops > self._tolerated_stops:
+            raise _Stopped
+        try:
+            self._site_command.run()
+        except SetupFailed:
+            if self._site_command.is_ended:
+                raise _Stopped from None
+            raise
+        finally:
+            self._site_command = None
 
     def _teardown(self, loaded: LoadedConfig) -> None:
+        self._tolerated_stops = 1  # the one because of which it is torn down
         try:
             self._shell(loaded.config.endpoint_teardown, "endpoint_teardown")
-        except SetupFailed:
+        except (SetupFailed, _Stopped):
             log.warning("endpoint_teardown failed.", extra={"event": "endpoint.teardown_failed"})
 
     # Waiting while staying stoppable ---------------------------------------------------------------------------
