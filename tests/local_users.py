@@ -7,6 +7,7 @@ is removed by the next.
 from __future__ import annotations
 
 import grp
+import itertools
 import os
 import pwd
 import shutil
@@ -24,6 +25,8 @@ import pytest
 import farcall
 
 _PREFIX = "fct"
+_NUMBERS = itertools.count()
+_PROGRAMS = ("interchange.py", "process_worker_pool.py")
 _DEBIAN_PYTHON = f"/usr/bin/python3.{sys.version_info.minor}"
 
 
@@ -105,8 +108,9 @@ def local_users() -> Iterator[LocalUsers]:
     """See LocalUsers. They are removed with their homes, and with whatever of theirs still runs."""
     need_users()
     _remove_stale()
-    group = f"{_PREFIX}-may-{os.getpid()}"
-    names = {kind: f"{_PREFIX}-{kind}-{os.getpid()}" for kind in ("a", "b", "expired", "homeless")}
+    number = f"{next(_NUMBERS)}-{os.getpid()}"
+    group = f"{_PREFIX}-may-{number}"
+    names = {kind: f"{_PREFIX}-{kind}-{number}" for kind in ("a", "b", "expired", "homeless")}
     subprocess.run(["groupadd", group], check=True)
     try:
         for kind, name in names.items():
@@ -130,7 +134,7 @@ def pam_service(users: LocalUsers, directory: Path) -> Iterator[PamService]:
     """See PamService. Skips where PAM's modules are missing."""
     if not any(Path("/lib").glob("*/security/pam_exec.so")) and not Path("/lib64/security/pam_exec.so").exists():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("PAM's modules are missing (Debian: libpam-modules)")
-    service = PamService(f"{_PREFIX}-{os.getpid()}", directory, users.group)
+    service = PamService(users.group, directory, users.group)
     try:
         yield service
     finally:
@@ -170,7 +174,12 @@ def python_for_everybody(directory: Path) -> Path:
     subprocess.run([_DEBIAN_PYTHON, "-m", "venv", "--without-pip", str(home)], check=True)
     within = next(home.glob("lib/python3*/site-packages"))
     (within / "farcall-tests.pth").write_text("\n".join([str(source), *packages]) + "\n")
-    return home / "bin" / "python3"
+    interpreter = home / "bin" / "python3"
+    for program in _PROGRAMS:  # of Parsl: their first line names the interpreter that is to run them
+        _, _, text = (Path(sys.prefix) / "bin" / program).read_text().partition("\n")
+        (home / "bin" / program).write_text(f"#!{interpreter}\n{text}")
+        (home / "bin" / program).chmod(0o755)
+    return interpreter
 
 
 _SOURCE = Path(farcall.__file__).absolute().parents[1]
@@ -209,6 +218,9 @@ def _remove_stale() -> None:
     for found in pwd.getpwall():
         if found.pw_name.startswith(f"{_PREFIX}-") and not Path(f"/proc/{found.pw_gecos.strip(',')}").exists():
             _remove(found.pw_name)
+    for path in Path("/etc/pam.d").glob(f"{_PREFIX}-may-*"):
+        if not Path(f"/proc/{path.name.rpartition('-')[2]}").exists():
+            path.unlink(missing_ok=True)
     for group in grp.getgrall():
         number = group.gr_name.rpartition("-")[2]
         if group.gr_name.startswith(f"{_PREFIX}-may-") and not Path(f"/proc/{number}").exists():

@@ -77,6 +77,8 @@ def test_without_pam_the_process_is_the_users_and_can_never_gain_anything(
         return begin_process(*arguments, pass_fds=[*pass_fds, leaked], **keywords)
 
     monkeypatch.setattr(subprocess, "Popen", leak)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
     os.umask(os.umask(0o022))
     running = start(
         people.a.name, wish="helper", environment={"SITE": "1", "HOME": "/tmp", "USER": "root", "SHELL": "/bin/evil"}
@@ -84,6 +86,8 @@ def test_without_pam_the_process_is_the_users_and_can_never_gain_anything(
     assert running.listen(Rendered).config == 'wish: "helper"\n'
     facts = running.facts()
     os.close(leaked)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
 
     check_is(facts, people.a)
     assert facts["status"]["CapBnd"] == NO_CAPABILITY
@@ -275,7 +279,9 @@ def test_links_in_a_home_directory_gain_nothing(start: Start, people: LocalUsers
         directory = base / f"uep.links.{number}"
         assert people.a.run("mkdir", "-p", str(directory)).returncode == 0
         assert people.a.run("sh", "-c", make.format(target=target, dir=directory)).returncode == 0
+        directory.chmod(0o755)
         refused(number)
+        assert private(directory)
     assert people.a.run("ln", "-s", str(people.b.home), str(base / "uep.links.2")).returncode == 0
     refused(2)
     os.mkdir(base / "uep.links.3")  # of root's
@@ -379,13 +385,15 @@ for user in None, {people.b.name!r}:
     assert done.stdout.splitlines() == [f"{people.a.uid} kept None {0o077}", "account"], done.stderr
 
 
-def test_what_the_site_says_of_path_finds_its_own_program_and_else_ours_is_run(
+def test_without_a_program_of_the_sites_ours_is_run_and_the_home_directory_is_no_import_path(
     start: Start, people: LocalUsers
 ) -> None:
-    running = start(people.a.name, environment={"PATH": "/usr/bin"}, template="engine: nonsense")
-    running.listen(Rendered)
-    running.listen()
-    command = running.wait()
-    log = (people.a.home / ".farcall" / running.child.name / "endpoint.log").read_text()
-    assert command != STATUSES["exec"], log
-    assert "_start-user-endpoint" in log or "engine" in log, log
+    for name in ("click", "farcall", "json"):
+        (people.a.home / f"{name}.py").write_text("raise SystemExit(99)\n")
+    try:
+        running = start(people.a.name, environment={"PATH": "relative:/usr/bin"}, template="engine: nonsense")
+        assert running.listen(Failed).step == "run", "which the agent says: the probe's queues are none"
+        assert running.wait() == 76
+    finally:
+        for path in people.a.home.glob("*.py"):
+            path.unlink()

@@ -104,7 +104,7 @@ from farcall.endpoint.manager.privileges import take_in_orphans
 take_in_orphans()
 for pam in None, {pam!r}:
     child = spawn(Order(name="uep.k.%s" % bool(pam), user_endpoint_id="x", manager_name="m", local_user={user!r},
-                        pam_service=pam, template="wish: {{{{ wish }}}}", user_options={{"wish": "facts"}},
+                        pam_service=pam, template="wish: {{{{ wish }}}}", user_options={{"wish": "stuck"}},
                         environment={{"PATH": {path!r}}}),
                   Begin(user_endpoint_id="x", queues={{}}), interpreter={interpreter!r})
     child.line.setblocking(True)
