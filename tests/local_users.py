@@ -1,7 +1,7 @@
 """Local users of the tests' own, made and removed by them; and an installation of Farcall that they can read.
 
-Needs root. Names carry the test process's id, so that two runs on one machine do not meet; what a killed run has left is
-removed by the next.
+Needs root. Names carry the test process's id, so that two runs on one machine do not meet; what a killed run has left
+is removed by the next.
 """
 
 from __future__ import annotations
@@ -151,14 +151,16 @@ def open_directory() -> Iterator[Path]:
 def python_for_everybody(directory: Path) -> Path:
     """An interpreter with Farcall and what it needs that every local user can execute and read.
 
-    That of the tests if it is one; else a virtual environment in `directory` on the distribution's Python, if that is the
-    same version, which reads the packages of the tests' own.
+    That of the tests if it is one; else a virtual environment in `directory` on the distribution's Python, if that is
+    the same version, which reads the packages of the tests' own.
     """
     if is_open(Path(sys.executable)) and is_open(Path(sys.prefix)) and is_open(Path(os.__file__)) and is_open(_SOURCE):
         return Path(sys.executable)
     packages = [str(path) for path in map(Path, sys.path) if path.name in ("site-packages", "dist-packages")]
     if not all(is_open(Path(path)) for path in [_DEBIAN_PYTHON, *packages]) or not Path(_DEBIAN_PYTHON).exists():
-        reason = f"other users cannot read {sys.executable} and its packages, and {_DEBIAN_PYTHON} is none in their stead"
+        reason = (
+            f"other users cannot read {sys.executable} and its packages, and {_DEBIAN_PYTHON} is none in their stead"
+        )
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     source = _SOURCE
     if not is_open(source):

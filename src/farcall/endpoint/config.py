@@ -148,13 +148,17 @@ def load_config(directory: Path) -> LoadedConfig:
     return LoadedConfig(config=loaded.config, text=loaded.text, notices=[*loaded.notices, notice])
 
 
-def parse_config(text: str, path: str = "config.yaml") -> LoadedConfig:
-    """Read the text of a configuration. `path` is only for messages.
+def parse_config(text: str, path: str = "config.yaml", *, is_rendered: bool = False) -> LoadedConfig:
+    """Read the text of a configuration.
+
+    Args:
+        path: only for messages.
+        is_rendered: it was made of a template; what looks like a placeholder in it is a user's text.
 
     Raises:
         ConfigInvalid: see `load_config`.
     """
-    return loaded_config(read_document(text, path))
+    return loaded_config(read_document(text, path, is_rendered=is_rendered))
 
 
 def loaded_config(document: Document, model: type[EndpointConfig] = EndpointConfig) -> LoadedConfig:

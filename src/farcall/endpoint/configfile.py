@@ -183,11 +183,11 @@ class CommonKeys(Section):
 class Document:
     """A configuration file's values before they are checked. `raw` is a mapping."""
 
-    def __init__(self, text: str, path: str) -> None:
+    def __init__(self, text: str, path: str, *, is_rendered: bool = False) -> None:
         self.text = text
         self.path = path
         try:
-            self._located = parse_yaml(text)
+            self._located = parse_yaml(text, is_rendered=is_rendered)
         except YamlFault as exc:
             raise ConfigInvalid(path, tuple(str(problem) for problem in exc.problems)) from exc
         raw = {} if self._located.value is None else self._located.value
@@ -218,9 +218,9 @@ class Document:
             raise ConfigInvalid(self.path, tuple(_problems(exc, self._located, origin))) from exc
 
 
-def read_document(text: str, path: str) -> Document:
-    """Raises ConfigInvalid: it is no YAML with keys. `path` is only for messages."""
-    return Document(text, path)
+def read_document(text: str, path: str, *, is_rendered: bool = False) -> Document:
+    """Raises ConfigInvalid: it is no YAML with keys. `path` is only for messages; `is_rendered`: by a template."""
+    return Document(text, path, is_rendered=is_rendered)
 
 
 def read_config_file(directory: Path) -> Document:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import select
 import signal
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from local_users import LocalUsers, PamService, local_users, open_directory, pam_service, python_for_everybody
 
 from farcall.endpoint.manager.leftovers import end_leftovers
 from farcall.endpoint.manager.line import AuditLine, Begin, Frames, Message, Order
 from farcall.endpoint.manager.spawn import Child, end, spawn
+from local_users import LocalUsers, PamService, local_users, open_directory, pam_service, python_for_everybody
 
 PATIENCE_S = 60.0
 UEP = "eeeeeeee-0000-4000-8000-00000000000"
@@ -79,7 +77,7 @@ class Running:
         if self.child.status() is None:
             end(self.child, signal.SIGKILL)
             self.wait()
-        end_leftovers(self.child, (), grace_s=0)
+        end_leftovers(self.child, list, grace_s=0)
         self.child.close()
 
 
@@ -99,7 +97,7 @@ def site(open_dir: Path, people: LocalUsers) -> tuple[str, str]:
 
 
 @pytest.fixture
-def start(site: tuple[str, str]) -> Iterator[Start]:
+def start(site: tuple[str, str], people: LocalUsers) -> Iterator[Start]:
     """Start the probe as a local user; keywords as of Order, `wish` is what it shall do."""
     interpreter, programs = site
     running: list[Running] = []
@@ -115,6 +113,7 @@ def start(site: tuple[str, str]) -> Iterator[Start]:
             "template": "wish: {{ wish }}\n",
             "user_options": {"wish": wish},
             "environment": environment,
+            "mapped_identity": {"local": {"uid": next((p.uid for p in (people.a, people.b) if p.name == user), None)}},
             **members,
         })  # fmt: skip
         child = spawn(order, Begin(user_endpoint_id=order.user_endpoint_id, queues={}), interpreter=interpreter)
@@ -124,11 +123,3 @@ def start(site: tuple[str, str]) -> Iterator[Start]:
     yield start
     for each in running:
         each.stop()
-
-
-def socket_of(pid: int) -> list[str]:
-    """What the descriptors of a process are, by number."""
-    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in sorted(os.listdir(f"/proc/{pid}/fd"), key=int)]
-
-
-__all__ = ["PATIENCE_S", "Running", "Start", "socket"]

@@ -1,4 +1,4 @@
-# Stands where the agent would: tells on the line what it is, tries what it must not be able to, waits for the line's end.
+# Stands where the agent would: tells on the line what it is, tries what it must not be able to, waits for its end.
 import ctypes
 import json
 import os
@@ -32,13 +32,18 @@ def outcome(call, *arguments):
 
 
 name, line_fd, config_fd = sys.argv[2], int(sys.argv[4]), int(sys.argv[6])
-fds = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")}
+fds = {
+    fd: os.readlink(f"/proc/self/fd/{fd}")
+    for fd in os.listdir("/proc/self/fd")
+    if os.path.lexists(f"/proc/self/fd/{fd}")
+}
 with open(config_fd, "rb") as file:
     config = json.load(file)
 line = socket.socket(fileno=line_fd)
 begin = json.loads(whole(line, int.from_bytes(whole(line, 4), "big")))
 wish, _, argument = json.loads(config["config"].split(":", 1)[1]).partition(" ")
-status = dict(each.split(":\t", 1) for each in open("/proc/self/status").read().splitlines() if ":\t" in each)
+with open("/proc/self/status") as file:
+    status = dict(each.split(":\t", 1) for each in file.read().splitlines() if ":\t" in each)
 umask = os.umask(0)
 os.umask(umask)
 told = {
@@ -57,7 +62,9 @@ told = {
     "ppid": os.getppid(),
     "sid": os.getsid(0),
     "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
-    "ignored": [s.name for s in signal.Signals if signal.getsignal(s) is signal.SIG_IGN and s.name not in ("SIGPIPE", "SIGXFSZ")],
+    "ignored": [
+        s.name for s in signal.Signals if signal.getsignal(s) is signal.SIG_IGN and s.name not in ("SIGPIPE", "SIGXFSZ")
+    ],
     "mask": [int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
 }
 if wish == "attack":

@@ -1,4 +1,4 @@
-"""A user endpoint's process is the local user's, and nothing else: seen from inside and from outside, with PAM and without."""
+"""A user endpoint's process is the local user's, nothing else: seen from inside and outside, with PAM and without."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from local_users import LocalUsers, PamService, Person
 
 from farcall.endpoint.manager.environment import DEFAULT_PATH
 from farcall.endpoint.manager.launch import STATUSES
 from farcall.endpoint.manager.line import Failed, Rendered
 from farcall.endpoint.manager.spawn import MARK_VARIABLE, end
+from local_users import LocalUsers, PamService, Person
 
-from .conftest import Running, Start
+from .conftest import Start
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("local-users")]
 
@@ -50,21 +50,29 @@ def check_is(facts: dict, person: Person) -> None:
     assert directory.stat().st_uid == person.uid
     log = str(directory / "endpoint.log")
     line_fd, config_fd = facts["argv"][3], facts["argv"][5]
-    fds = {fd: what for fd, what in facts["fds"].items() if not what.startswith("/proc/") and not what.endswith("/programs/farcall-endpoint")}
+    fds = {
+        fd: what
+        for fd, what in facts["fds"].items()
+        if not what.startswith("/proc/") and not what.endswith("/programs/farcall-endpoint")
+    }
     assert {"0": "/dev/null", "1": log, "2": log} == {fd: fds.pop(fd) for fd in "012"}
     assert fds.pop(line_fd).startswith("socket:")
     assert "farcall-config" in fds.pop(config_fd)
     assert fds == {}
 
 
-def test_without_pam_the_process_is_the_users_and_can_never_gain_anything(start: Start, people: LocalUsers, monkeypatch) -> None:
+def test_without_pam_the_process_is_the_users_and_can_never_gain_anything(
+    start: Start, people: LocalUsers, monkeypatch
+) -> None:
     monkeypatch.setenv("FARCALL_TOKEN", "of-the-manager")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/root/lib")
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", "/root/python"))
     leaked = os.open("/etc/shadow", os.O_RDONLY)
     os.set_inheritable(leaked, True)
     os.umask(os.umask(0o022))
-    running = start(people.a.name, wish="helper", environment={"SITE": "1", "HOME": "/tmp", "USER": "root", "SHELL": "/bin/evil"})
+    running = start(
+        people.a.name, wish="helper", environment={"SITE": "1", "HOME": "/tmp", "USER": "root", "SHELL": "/bin/evil"}
+    )
     assert running.listen(Rendered).config == 'wish: "helper"\n'
     facts = running.facts()
     os.close(leaked)
@@ -92,7 +100,9 @@ def test_without_pam_the_process_is_the_users_and_can_never_gain_anything(start:
     assert running.child.status() == 0
 
 
-def test_with_pam_a_session_is_open_while_it_lives_with_limits_and_variables(start: Start, people: LocalUsers, pam: PamService) -> None:
+def test_with_pam_a_session_is_open_while_it_lives_with_limits_and_variables(
+    start: Start, people: LocalUsers, pam: PamService
+) -> None:
     before = len(pam.sessions())
     running = start(people.b.name, wish="helper", pam_service=pam.name)
     facts = running.facts()
@@ -104,7 +114,10 @@ def test_with_pam_a_session_is_open_while_it_lives_with_limits_and_variables(sta
     assert facts["ppid"] == facts["sid"] == running.child.pid
     keeper = Path(f"/proc/{running.child.pid}")
     assert "Uid:\t0\t0\t0\t0\n" in (keeper / "status").read_text()
-    assert not any(os.readlink(fd).startswith("socket:[") and os.readlink(fd) == facts["fds"][facts["argv"][3]] for fd in (keeper / "fd").iterdir())
+    assert not any(
+        os.readlink(fd).startswith("socket:[") and os.readlink(fd) == facts["fds"][facts["argv"][3]]
+        for fd in (keeper / "fd").iterdir()
+    )
     assert pam.sessions()[before:] == [f"open_session {people.b.name}"]
 
     end(running.child, signal.SIGTERM)
@@ -172,7 +185,14 @@ def test_users_cannot_reach_each_other_nor_the_manager(start: Start, people: Loc
     its = other.facts()
     (people.b.home / "data").write_text("of b")
     journal = people.b.home / ".farcall" / its["argv"][1] / "endpoint.log"
-    read = [str(secret), "/etc/shadow", str(people.b.home / "data"), str(journal), f"/proc/{its['pid']}/environ", f"/proc/{its['pid']}/mem"]
+    read = [
+        str(secret),
+        "/etc/shadow",
+        str(people.b.home / "data"),
+        str(journal),
+        f"/proc/{its['pid']}/environ",
+        f"/proc/{its['pid']}/mem",
+    ]
     aims = {
         "read": read,
         "list": [str(people.b.home), f"/proc/{its['pid']}/fd", f"/proc/{os.getpid()}/fd"],
@@ -185,7 +205,9 @@ def test_users_cannot_reach_each_other_nor_the_manager(start: Start, people: Loc
     assert facts["helper"] != 0
     assert facts["key"] == -1
     if key is not None:
-        assert libc.syscall(*[ctypes.c_long(each) for each in aims["keyctl_read"]]) >= 0, "we ourselves can read the key"
+        assert libc.syscall(*[ctypes.c_long(each) for each in aims["keyctl_read"]]) >= 0, (
+            "we ourselves can read the key"
+        )
 
 
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
@@ -200,7 +222,9 @@ def _add_key_to_our_session() -> int | None:
     return key if key > 0 else None
 
 
-def test_nothing_that_a_user_or_an_environment_plants_is_imported(start: Start, people: LocalUsers, monkeypatch) -> None:
+def test_nothing_that_a_user_or_an_environment_plants_is_imported(
+    start: Start, people: LocalUsers, monkeypatch
+) -> None:
     trap = "import os; open('/tmp/farcall-trap-%d' % os.getuid(), 'w'); raise SystemExit(99)\n"
     home = people.a.home
     usersite = home / ".local" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
@@ -249,18 +273,23 @@ def test_links_in_a_home_directory_gain_nothing(start: Start, people: LocalUsers
 
 
 def test_an_order_larger_than_any_socket_buffer_does_not_hold_up_the_manager(start: Start, people: LocalUsers) -> None:
-    running = start(people.a.name, user_options={"wish": "facts", "more": "x" * 3_000_000}, parent_config={"y": "y" * 3_000_000})
+    running = start(
+        people.a.name, user_options={"wish": "facts", "more": "x" * 3_000_000}, parent_config={"y": "y" * 3_000_000}
+    )
     assert running.child.has_unsent
     assert running.facts()["config"]["config"] == 'wish: "facts"\n'
 
 
-def test_a_manager_whose_kernel_would_let_privileges_come_back_starts_nothing(site: tuple[str, str], people: LocalUsers) -> None:
+def test_a_manager_whose_kernel_would_let_privileges_come_back_starts_nothing(
+    site: tuple[str, str], people: LocalUsers
+) -> None:
     """Secure bits that keep capabilities over setresuid, and locked: the launcher must notice."""
     script = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parents[3] / "src")!r})
 from farcall.endpoint.manager.spawn import spawn
 from farcall.endpoint.manager.line import *
-child = spawn(Order(name="uep.x", user_endpoint_id="x", manager_name="m", local_user={people.a.name!r}, template="a: 1"),
+child = spawn(Order(name="uep.x", user_endpoint_id="x", manager_name="m", template="a: 1",
+                    local_user={people.a.name!r}),
               Begin(user_endpoint_id="x", queues={{}}), interpreter={site[0]!r})
 child.line.setblocking(True)
 print(read_exactly_one(child.line).step, child.process.wait())
@@ -278,8 +307,9 @@ import sys, json; sys.path.insert(0, {str(Path(__file__).parents[3] / "src")!r})
 from farcall.endpoint.manager.spawn import spawn
 from farcall.endpoint.manager.line import *
 for user in None, {people.b.name!r}:
-    child = spawn(Order(name="uep.own", user_endpoint_id="x", manager_name="m", local_user=user, template="wish: {{{{ wish }}}}",
-                        user_options={{"wish": "facts"}}, environment={{"PATH": {site[1]!r}}}),
+    child = spawn(Order(name="uep.own", user_endpoint_id="x", manager_name="m", local_user=user,
+                        template="wish: {{{{ wish }}}}", user_options={{"wish": "facts"}},
+                        environment={{"PATH": {site[1]!r}}}),
                   Begin(user_endpoint_id="x", queues={{}}), interpreter={site[0]!r})
     child.line.setblocking(True)
     heard = read_exactly_one(child.line)
@@ -298,7 +328,9 @@ for user in None, {people.b.name!r}:
     assert done.stdout.splitlines() == [f"{people.a.uid} kept None {0o077}", "account"], done.stderr
 
 
-def test_what_the_site_says_of_path_finds_its_own_program_and_else_ours_is_run(start: Start, people: LocalUsers) -> None:
+def test_what_the_site_says_of_path_finds_its_own_program_and_else_ours_is_run(
+    start: Start, people: LocalUsers
+) -> None:
     running = start(people.a.name, environment={"PATH": "/usr/bin"}, template="engine: nonsense")
     running.listen(Rendered)
     running.listen()
@@ -306,6 +338,3 @@ def test_what_the_site_says_of_path_finds_its_own_program_and_else_ours_is_run(s
     log = (people.a.home / ".farcall" / running.child.name / "endpoint.log").read_text()
     assert command != STATUSES["exec"], log
     assert "_start-user-endpoint" in log or "engine" in log, log
-
-
-__all__ = ["Running"]

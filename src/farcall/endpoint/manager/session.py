@@ -68,7 +68,7 @@ def enter_session(service: str, account: LocalAccount, *, line_fd: int, is_tied:
         end_adopted(grace_s=_LEFTOVERS_GRACE_S)
     finally:
         session.close()
-    _end_like(status)
+    return _end_like(status)
 
 
 def _wait(child: int) -> int:
