@@ -63,20 +63,27 @@ class LocalUsers:
 
 
 class PamService:
-    """A file in /etc/pam.d: members of a group, whose account has not expired; it writes down every session."""
+    """A file in /etc/pam.d: members of a group, whose account has not expired; it writes down every session.
+
+    While there is a file `is_closed`, no session opens; while there is a file `nologin`, nobody may, and is told why.
+    """
 
     def __init__(self, name: str, directory: Path, group: str) -> None:
         self.name = name
         self._path = Path("/etc/pam.d") / name
         self.record = directory / "sessions"
         script = directory / "record-session"
-        script.write_text(f'#!/bin/sh\necho "$PAM_TYPE $PAM_USER" >> {self.record}\n')
+        self.is_closed, self.nologin = directory / "no-sessions", directory / "nologin"
+        script.write_text(
+            f'#!/bin/sh\ntest ! -e {self.is_closed} || exit 1\necho "$PAM_TYPE $PAM_USER" >> {self.record}\n'
+        )
         script.chmod(0o755)
         variables, limits = directory / "session.env", directory / "limits.conf"
         variables.write_text("FCT_SITE=of-pam\nHOME=/of-pam\n")
         limits.write_text("* hard nofile 777\n* soft nofile 777\n")
         self._path.write_text(
             "auth     required   pam_rootok.so\n"
+            f"account  required   pam_nologin.so file={self.nologin}\n"
             "account  required   pam_unix.so\n"
             f"account  required   pam_succeed_if.so quiet user ingroup {group}\n"
             f"session  required   pam_env.so readenv=1 user_readenv=0 envfile={variables}\n"

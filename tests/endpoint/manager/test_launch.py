@@ -113,8 +113,9 @@ def test_without_pam_the_process_is_the_users_and_can_never_gain_anything(
 
 
 def test_with_pam_a_session_is_open_while_it_lives_with_limits_and_variables(
-    start: Start, people: LocalUsers, pam: PamService
+    start: Start, people: LocalUsers, pam: PamService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("FARCALL_TOKEN", "of-the-manager")
     before = len(pam.sessions())
     running = start(people.b.name, wish="helper", pam_service=pam.name)
     facts = running.facts()
@@ -126,6 +127,11 @@ def test_with_pam_a_session_is_open_while_it_lives_with_limits_and_variables(
     assert facts["ppid"] == facts["sid"] == running.child.pid
     keeper = Path(f"/proc/{running.child.pid}")
     assert "Uid:\t0\t0\t0\t0\n" in (keeper / "status").read_text()
+    assert {each.partition(b"=")[0] for each in (keeper / "environ").read_bytes().split(b"\0")} == {
+        b"",
+        b"PATH",
+        b"LANG",
+    }
     assert not any(
         os.readlink(fd).startswith("socket:[") and os.readlink(fd) == facts["fds"][facts["argv"][3]]
         for fd in (keeper / "fd").iterdir()
@@ -135,6 +141,23 @@ def test_with_pam_a_session_is_open_while_it_lives_with_limits_and_variables(
     end(running.child, signal.SIGTERM)
     assert running.wait() == -signal.SIGTERM
     assert pam.sessions()[before:] == [f"open_session {people.b.name}", f"close_session {people.b.name}"]
+
+
+def test_what_pam_tells_people_reaches_them_and_a_session_that_does_not_open_starts_nothing(
+    start: Start, people: LocalUsers, pam: PamService
+) -> None:
+    before = pam.sessions()
+    for file, words in ((pam.nologin, "Back on Monday."), (pam.is_closed, "log tells")):
+        file.write_text("Maintenance.\nBack on Monday.\n")
+        try:
+            running = start(people.a.name, pam_service=pam.name)
+            failed = running.listen(Failed)
+            assert (failed.step, running.wait()) == ("pam", STATUSES["pam"])
+            assert words in failed.text
+            assert "pam_" in failed.detail
+        finally:
+            file.unlink()
+    assert pam.sessions() == before
 
 
 def test_a_session_is_closed_however_the_agent_ends(start: Start, people: LocalUsers, pam: PamService) -> None:
