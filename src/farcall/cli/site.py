@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from farcall.endpoint.directory import EndpointDirectory, find_endpoints
+from farcall.endpoint.directory import EndpointDirectory, Registration, RegistrationUnreadable, find_endpoints
 from farcall.tls import CaFileUnusable
 from farcall.wire.errors import ApiError, FarcallError, Forbidden, LoginFailed, ServiceUnreachable, Unauthenticated
+from farcall.wire.messages import is_uuid_text
 from farcall.wire.names import endpoint_name_fault
 
 if TYPE_CHECKING:
@@ -33,9 +34,12 @@ __all__ = [
     "error",
     "exit_status",
     "fail",
+    "find",
+    "flags",
     "name_argument",
     "note",
     "open_client",
+    "registration_of",
     "service_errors",
 ]
 
@@ -74,6 +78,13 @@ def name_argument(function: _F) -> _F:
     return click.argument("name", default=DEFAULT_NAME, metavar="[NAME]")(function)
 
 
+def flags(function: _F) -> _F:
+    """Flags that people write before or after the command's name."""
+    function = click.option("--debug", is_flag=True, help="Write a verbose log.")(function)
+    function = click.option("--log-to-console", is_flag=True, help="Show the log here too.")(function)
+    return click.option("--no-color", is_flag=True, help="No colours.")(function)
+
+
 def configured(common: Common, name: str, *, to_start: bool = False) -> EndpointDirectory:
     """The directory of an endpoint that exists; ends the command otherwise."""
     directory = common.directory(name)
@@ -82,6 +93,26 @@ def configured(common: Common, name: str, *, to_start: bool = False) -> Endpoint
         advice = f" `{common.command(f'configure {name}')}` makes it." if to_start else ""
         fail(f"There is no endpoint '{name}' in {common.base} (there: {known}).{advice}", EX_CONFIG)
     return directory
+
+
+def find(common: Common, name_or_id: str) -> EndpointDirectory | None:
+    """The directory of an endpoint by name or id; None for an id that none here has."""
+    for each in find_endpoints(common.base):
+        with contextlib.suppress(RegistrationUnreadable):
+            registration = each.registration()
+            if registration is not None and registration.endpoint_id == name_or_id.lower():
+                return each
+    if is_uuid_text(name_or_id.lower()):
+        return None
+    return configured(common, name_or_id)
+
+
+def registration_of(directory: EndpointDirectory) -> Registration | None:
+    """What `endpoint.json` remembers; ends the command if it makes no sense."""
+    try:
+        return directory.registration()
+    except RegistrationUnreadable as exc:
+        fail(exc, EX_DATAERR)
 
 
 def open_client(ca_file: Path | None = None) -> ApiClient:

@@ -31,7 +31,7 @@ from farcall.endpoint.engines.config import AnyEngine, EngineField, validate_eng
 from farcall.endpoint.engines.normalise import normalise
 from farcall.endpoint.engines.sections import Text, refusal
 
-__all__ = ["ConfigInvalid", "EndpointConfig", "LoadedConfig", "load_config", "parse_config"]
+__all__ = ["ConfigInvalid", "EndpointConfig", "LoadedConfig", "load_config", "loaded_config", "parse_config"]
 
 _ONLY_MANAGERS = {
     "identity_mapping_config_path": "only managers map identities",
@@ -138,7 +138,7 @@ def load_config(directory: Path) -> LoadedConfig:
     Raises:
         ConfigInvalid: it is missing, cannot be read, or is wrong.
     """
-    loaded = _loaded(read_config_file(directory))
+    loaded = loaded_config(read_config_file(directory))
     if not (directory / TEMPLATE_NAME).exists():
         return loaded
     notice = (
@@ -158,12 +158,13 @@ def parse_config(text: str, path: str = "config.yaml", *, is_rendered: bool = Fa
     Raises:
         ConfigInvalid: see `load_config`.
     """
-    return _loaded(read_document(text, path, is_rendered=is_rendered))
+    return loaded_config(read_document(text, path, is_rendered=is_rendered))
 
 
-def _loaded(document: Document) -> LoadedConfig:
+def loaded_config(document: Document, model: type[EndpointConfig] = EndpointConfig) -> LoadedConfig:
+    """A configuration that was read, checked as `model`. Raises ConfigInvalid."""
     tidy = normalise(document.raw)
-    config = document.checked(EndpointConfig, tidy.config, tidy.origin)
+    config = document.checked(model, tidy.config, tidy.origin)
     notices = [*tidy.notices, *notices_of(document.raw, {**_ONLY_MANAGERS, **OTHER_SERVICES})]
     return LoadedConfig(config=config, text=document.text, notices=notices)
 

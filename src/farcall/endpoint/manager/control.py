@@ -1,7 +1,7 @@
 """The manager's socket on this machine, `manager.sock` in its directory: how it is, and stopping user endpoints.
 
-Whoever may connect to it is the account that runs the manager (mode 0600, in a directory of mode 0700). One line of JSON
-asks, one answers, and the connection ends. `ask` is the commands' side; `ControlServer` the manager's.
+Whoever may connect to it is the account that runs the manager (mode 0600, in a directory of mode 0700). One line of
+JSON asks, one answers, and the connection ends. `ask` is the commands' side; `ControlServer` the manager's.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class ManagerNotHere(FarcallError):
 
     def __str__(self) -> str:
         return (
-            f"The manager of endpoint '{self.name}' cannot be asked ({self.reason}). It must run on this machine, as the "
-            f"user who asks: `farcall-endpoint start {self.name}` starts it."
+            f"The manager of endpoint '{self.name}' cannot be asked ({self.reason}). It must run on this machine, as "
+            f"the user who asks: `farcall-endpoint start {self.name}` starts it."
         )
 
 

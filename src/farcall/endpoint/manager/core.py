@@ -85,7 +85,6 @@ class ManagerPolicy:
         grace_s: how long a start request for what runs is remembered.
     """
 
-    manager_id: str
     own_identities: frozenset[str] | None
     grace_s: float = 30.0
     max_user_endpoints: int | None = None

@@ -1,9 +1,9 @@
 """From the manager's order to the agent's program: a fresh process becomes the local user, renders, executes.
 
-Begun by `spawn.py`, isolated from the environment and with the line as its only descriptor. As root it loads the standard
-library and its own few modules, looks the account up, asks PAM, and becomes the user; everything of the user's or of the
-submitter's is read, rendered, made and opened after that. Each step that fails says so on the line in words for the
-submitter, with what only the site may know beside them, and has an exit status of its own.
+Begun by `spawn.py`, isolated from the environment and with the line as its only descriptor. As root it loads the
+standard library and its own few modules, looks the account up, asks PAM, and becomes the user; everything of the user's
+or of the submitter's is read, rendered, made and opened after that. Each step that fails says so on the line in words
+for the submitter, with what only the site may know beside them, and has an exit status of its own.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ AGENT: Final = "farcall-endpoint"
 """The program that is looked for on the PATH of `user_environment.yaml`."""
 
 STATUSES: Final = {
-    "order": 81, "account": 82, "pam": 83, "privileges": 84, "environment": 85, "home": 86, "schema": 87, "template": 88,
-    "exec": 89,
+    "order": 81, "account": 82, "pam": 83, "privileges": 84, "environment": 85, "home": 86, "schema": 87,
+    "template": 88, "exec": 89,
 }  # fmt: skip
 """Exit status by the step that failed, so that it can be told from what the agent itself ends with."""
 

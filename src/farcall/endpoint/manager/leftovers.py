@@ -1,9 +1,9 @@
 """What a user endpoint leaves behind: found among the processes that the kernel gave the manager, and ended.
 
-A manager is the parent of every descendant whose own parent has ended (`privileges.take_in_orphans`). So whatever it has
-as a child, and has not started, comes from a user endpoint; nobody else's process can ever be meant, and because only the
-manager can reap such a child, no number can be taken for another process's meanwhile. When those end, their children
-come to the manager in turn: nothing has to be searched for in depth.
+A manager is the parent of every descendant whose own parent has ended (`privileges.take_in_orphans`). So whatever it
+has as a child, and has not started, comes from a user endpoint; nobody else's process can ever be meant, and because
+only the manager can reap such a child, no number can be taken for another process's meanwhile. When those end, their
+children come to the manager in turn: nothing has to be searched for in depth.
 
 Whose it is, if several user endpoints live: its session, or the mark in its environment. A process that has left both
 behind (sudo, `env -i setsid`) counts as the gone one's if no other user endpoint of that uid lives.
@@ -53,16 +53,25 @@ def left_by(gone: Origin, found: Iterable[Adopted], living: Collection[Origin]) 
     Args:
         living: all others that live.
     """
-    sessions, marks, uids = {each.pid for each in living}, {each.mark for each in living}, {each.uid for each in living}
+    uids = {each.uid for each in living}
     left = []
     for each in found:
-        if each.session == gone.pid or each.mark == gone.mark:
+        if each.session == gone.pid:
             left.append(each)
-        elif each.session in sessions or each.mark in marks:
+        elif any(each.session == one.pid for one in living):
+            continue
+        elif _is_marked(each, gone):
+            left.append(each)
+        elif any(_is_marked(each, one) for one in living):
             continue
         elif not living or (each.uid == gone.uid and gone.uid not in uids):
             left.append(each)
     return left
+
+
+def _is_marked(process: Adopted, origin: Origin) -> bool:
+    """Anybody can write any mark into their own environment: it counts for that user, and for whom root works there."""
+    return process.mark == origin.mark and (origin.uid is None or process.uid in (origin.uid, 0))
 
 
 def end_leftovers(

@@ -1,5 +1,5 @@
-"""Carries out what `core` decides: one loop, in the thread that calls `run`, over the lines of the user endpoints, their
-ends, the socket on this machine, and whatever other threads put into its inbox.
+"""Carries out what `core` decides: one loop, in the thread that calls `run`, over the lines of the user endpoints,
+their ends, the socket on this machine, and whatever other threads put into its inbox.
 
 Everything that may take its time happens in helper threads: whom an identity becomes, questions to the service, ending
 what a user endpoint left behind. The broker's threads only put on.
@@ -11,6 +11,7 @@ import contextlib
 import logging
 import selectors
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -145,8 +146,8 @@ class ManagerRunner:
         self._control = None if control is None else control(self._selector, self._on_question)
         self._children: dict[str, _Held] = {}
         self._starting = threading.Lock()
-        """Held from the moment that a process exists until `_children` has it: whoever looks for leftovers must not take
-        it for one."""
+        """Held from the moment that a process exists until `_children` has it: whoever looks for leftovers must not
+        take it for one."""
         self._blueprints: dict[str, Blueprint] = {}
         self._helpers = Helpers("farcall-manager")
         self._stop_replies: dict[str, list[Reply]] = {}

@@ -25,7 +25,7 @@ __all__ = ["InSession", "enter_session"]
 
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 _AWAITED: Final = frozenset({*_PASSED_ON, KILL_CHILD_SIGNAL, signal.SIGCHLD})
-_LEFTOVERS_GRACE_S: Final = 5.0
+_LEFTOVERS_GRACE_S: Final = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def enter_session(service: str, account: LocalAccount, *, line_fd: int, is_tied:
         end_adopted(grace_s=_LEFTOVERS_GRACE_S)
     finally:
         session.close()
-    _end_like(status)
+    return _end_like(status)
 
 
 def _wait(child: int) -> int:

@@ -2,7 +2,7 @@
 
 The process is a fresh interpreter (`launch.py`) that shares nothing with the manager but one end of the line: no other
 descriptor, none of a privileged manager's environment, a session of its own. What happens in it is the launcher's; when
-to start, stop and start again is decided in the manager's core; what is left of it when it has ended is for `leftovers.py`.
+to start, stop and start again is decided in the manager's core; what is left of it at its end is for `leftovers.py`.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def spawn(order: Order, begin: Begin, *, interpreter: str = sys.executable) -> C
     """Start a launcher; returns as soon as its process exists.
 
     Both messages are on the line, or in `Child`'s buffer, when this returns. If it is called from the main thread, the
-    kernel tells the child when the manager dies; from another it does not, because it would do so when that *thread* ends
-    (prctl(2), PR_SET_PDEATHSIG), and only the end of the line tells.
+    kernel tells the child when the manager dies; from another it does not, because it would do so when that *thread*
+    ends (prctl(2), PR_SET_PDEATHSIG), and only the end of the line tells.
 
     Args:
         interpreter: Python to run it with; the user must be able to read and execute it.
