@@ -112,6 +112,8 @@ def unit_text(name: str, command: Sequence[str], *, user: str, environment: Mapp
     Raises:
         ValueError: a part contains what a unit file cannot hold.
     """
+    if any(each in command[0] for each in "\"'\\$"):
+        raise ValueError(f"systemd starts no program whose path has quotes, backslashes or $: {command[0]}")
     lines = [f"Environment={_quoted(f'{key}={value}')}\n" for key, value in sorted((environment or {}).items())]
     started = " ".join([_quoted(command[0]), *(_quoted(part, is_expanded=True) for part in command[1:])])
     return f"""\
