@@ -31,6 +31,7 @@ from farcall.service.db.upkeep import join_store, upgrade_store
 from farcall.service.endpoints import routes as endpoints_routes
 from farcall.service.endpoints.online import OnlineHere, OnlineSomewhere
 from farcall.service.factors import routes as factors_routes
+from farcall.service.functions import listing_routes as function_listing_routes
 from farcall.service.functions import routes as functions_routes
 from farcall.service.ids import new_id
 from farcall.service.login import routes as login_routes
@@ -68,6 +69,7 @@ _PARTS = (
     tasks_routes,
     task_listing_routes,
     functions_routes,
+    function_listing_routes,
     endpoints_routes,
     policies_routes,
     accounts_routes,
