@@ -28,6 +28,7 @@ from farcall.service.cluster.signals import pack
 from farcall.service.context import Service
 from farcall.service.db.engine import Database
 from farcall.service.db.upkeep import join_store, upgrade_store
+from farcall.service.endpoints import listing as endpoints_listing
 from farcall.service.endpoints import routes as endpoints_routes
 from farcall.service.endpoints.online import OnlineHere, OnlineSomewhere
 from farcall.service.factors import routes as factors_routes
@@ -67,6 +68,7 @@ _PARTS = (
     tasks_routes,
     functions_routes,
     endpoints_routes,
+    endpoints_listing,
     policies_routes,
     accounts_routes,
     login_routes,
