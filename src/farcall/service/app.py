@@ -35,6 +35,8 @@ from farcall.service.endpoints.live import Live
 from farcall.service.endpoints.online import OnlineHere, OnlineSomewhere
 from farcall.service.factors import routes as factors_routes
 from farcall.service.functions import routes as functions_routes
+from farcall.service.history import routes as history_routes
+from farcall.service.history.recorder import Recorder
 from farcall.service.ids import new_id
 from farcall.service.login import routes as login_routes
 from farcall.service.login.store import forget_sessions
@@ -72,6 +74,7 @@ _PARTS = (
     endpoints_routes,
     endpoints_listing,
     endpoints_live,
+    history_routes,
     policies_routes,
     accounts_routes,
     login_routes,
@@ -123,6 +126,9 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         closing.push_async_callback(queue_limit.stop)
         relay.on_ended = queue_limit.ended
         db.on_group = relay.measures.group_written
+        recorder = Recorder(db, clock)
+        closing.push_async_callback(recorder.stop)
+        relay.onlookers.add(recorder)
         authenticator = Authenticator(db, clock, cache_s=settings.token_cache_s)
         cluster = _cluster(settings, me, relay, authenticator, queue_limit, part)
         if cluster is not None:
@@ -156,6 +162,7 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
             relay=relay,
             online=online,
             live=live,
+            recorder=recorder,
             authenticator=authenticator,
             watch=watch,
             passwords=passwords,
