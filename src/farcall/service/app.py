@@ -28,11 +28,16 @@ from farcall.service.cluster.signals import pack
 from farcall.service.context import Service
 from farcall.service.db.engine import Database
 from farcall.service.db.upkeep import join_store, upgrade_store
+from farcall.service.endpoints import listing as endpoints_listing
+from farcall.service.endpoints import live_routes as endpoints_live
 from farcall.service.endpoints import routes as endpoints_routes
+from farcall.service.endpoints.live import Live
 from farcall.service.endpoints.online import OnlineHere, OnlineSomewhere
 from farcall.service.factors import routes as factors_routes
 from farcall.service.functions import listing_routes as function_listing_routes
 from farcall.service.functions import routes as functions_routes
+from farcall.service.history import routes as history_routes
+from farcall.service.history.recorder import Recorder
 from farcall.service.ids import new_id
 from farcall.service.login import routes as login_routes
 from farcall.service.login.store import forget_sessions
@@ -71,6 +76,9 @@ _PARTS = (
     functions_routes,
     function_listing_routes,
     endpoints_routes,
+    endpoints_listing,
+    endpoints_live,
+    history_routes,
     policies_routes,
     accounts_routes,
     login_routes,
@@ -122,6 +130,9 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         closing.push_async_callback(queue_limit.stop)
         relay.on_ended = queue_limit.ended
         db.on_group = relay.measures.group_written
+        recorder = Recorder(db, clock)
+        closing.push_async_callback(recorder.stop)
+        relay.onlookers.add(recorder)
         authenticator = Authenticator(db, clock, cache_s=settings.token_cache_s)
         cluster = _cluster(settings, me, relay, authenticator, queue_limit, part)
         if cluster is not None:
@@ -143,11 +154,19 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         closing.callback(passwords.close)
         oidc = OidcLogins(settings.oidc, secret, clock)
         closing.push_async_callback(oidc.close)
+        online = OnlineSomewhere(db, clock) if part.has_others else OnlineHere(relay.reports)
+        live = Live(
+            db, online, queue_limit, has_others=part.has_others, waiters_limit=settings.live_waiters_per_identity
+        )
+        relay.onlookers.add(live)
+        closing.push_async_callback(live.drain)
         service = Service(
             settings=settings,
             db=db,
             relay=relay,
-            online=OnlineSomewhere(db, clock) if part.has_others else OnlineHere(relay.reports),
+            online=online,
+            live=live,
+            recorder=recorder,
             authenticator=authenticator,
             watch=watch,
             passwords=passwords,
