@@ -182,6 +182,17 @@ async def _(world: World, who: Person) -> Try:
     return Try("GET", f"/v2/taskgroup/{(await world.task())[1]}")
 
 
+@prepares("GET /v3/tasks", "the task")
+async def _(world: World, who: Person) -> Try:
+    task_id, _ = await world.task()
+    return Try("", "", None, lambda answer: task_id in [each["task_id"] for each in answer["tasks"]])
+
+
+@prepares("GET /v3/tasks/{task_id}", "the task")
+async def _(world: World, who: Person) -> Try:
+    return Try("", f"/v3/tasks/{(await world.task())[0]}")
+
+
 @prepares("POST /v3/tasks/{task_id}/cancel", "the task")
 async def _(world: World, who: Person) -> Try:
     return Try("POST", f"/v3/tasks/{(await world.task())[0]}/cancel")
@@ -201,6 +212,24 @@ async def _(world: World, who: Person) -> Try:
 @prepares("POST /v3/functions", "for the high-assurance endpoint")
 async def _(world: World, who: Person) -> Try:
     return Try("POST", "/v3/functions", function_body(ha_endpoint_id=await world.guarded()))
+
+
+@prepares("GET /v3/functions", "the function, among one's own")
+async def _(world: World, who: Person) -> Try:
+    function_id = await world.owner.caller.function(group=world.lab)
+    return Try("", "", None, lambda answer: function_id in [each["function_id"] for each in answer["functions"]])
+
+
+@prepares("GET /v3/functions", "the function, among what others share")
+async def _(world: World, who: Person) -> Try:
+    function_id = await world.owner.caller.function(group=world.lab)
+    path = "/v3/functions?role=shared"
+    return Try("", path, None, lambda answer: function_id in [each["function_id"] for each in answer["functions"]])
+
+
+@prepares("GET /v3/functions/{function_id}", "the function")
+async def _(world: World, who: Person) -> Try:
+    return Try("", f"/v3/functions/{await world.owner.caller.function(group=world.lab)}")
 
 
 @prepares("GET /v2/functions/{function_id}", "the function")
@@ -224,6 +253,12 @@ async def _(world: World, who: Person) -> Try:
 async def _(world: World, who: Person) -> Try:
     endpoint_id = await world.endpoint()
     return Try("", "/v2/endpoints?role=any", None, lambda answer: endpoint_id in [each["uuid"] for each in answer])
+
+
+@prepares("GET /v3/endpoints", "the endpoint, among all")
+async def _(world: World, who: Person) -> Try:
+    endpoint_id = await world.endpoint()
+    return Try("", "", None, lambda answer: endpoint_id in [each["endpoint_id"] for each in answer["endpoints"]])
 
 
 @prepares("GET /v2/endpoints/{endpoint_id}", "a public endpoint")
@@ -282,6 +317,23 @@ def _of_policy(route: str, *, of_site: bool) -> Prepare:
 
 for _route, _what in {(row[0], row[1]) for row in COMPUTE + LOGIN if "{policy_id}" in row[0]}:
     PREPARE[(_route, _what)] = _of_policy(_route, of_site=_what != "the policy")
+
+
+@prepares("GET /v3/usage", "one's own task")
+async def _(world: World, who: Person) -> Try:
+    task_id, _ = await world.task()
+    await world.owner.caller.ask("POST", f"/v3/tasks/{task_id}/cancel")
+    return Try("", "", None, lambda answer: bool(answer["rows"]))
+
+
+@prepares("GET /v3/usage", "of everybody at the endpoint")
+async def _(world: World, who: Person) -> Try:
+    return Try("", f"/v3/usage?scope=endpoint&endpoint_id={await world.endpoint()}")
+
+
+@prepares("GET /v3/usage", "of the whole service")
+async def _(world: World, who: Person) -> Try:
+    return Try("", "/v3/usage?scope=all")
 
 
 @prepares("GET /v2/authenticate", "oneself")
