@@ -1,0 +1,1 @@
+"""What pages are made of. Each shows what it is given as text."""
