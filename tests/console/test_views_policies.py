@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farcall.console.views.policies import UNITS, PolicyForm, age_text, field_of_message, form_of, policy_line
+from farcall.console.views.policies import UNITS, PolicyForm, age_text, field_of_message, form_of, policy_row
 
 WHOLE = PolicyForm(display_name="Site", description="Who works here", include="Example.edu\n\n*.example.org\n")
 
@@ -68,7 +68,8 @@ def test_a_refusal_of_the_service_finds_its_field() -> None:
     assert field_of_message("member 'project_id' is unknown") is None
 
 
-def test_a_line_says_in_words_what_a_policy_asks() -> None:
-    line = policy_line({"id": "p", "display_name": "Site", "project_id": None, "authentication_assurance_timeout": 60})
-    assert (line.timeout, line.included, line.excluded, line.of_site) == ("1 minute", "any", "none", True)
+def test_a_row_says_in_words_what_a_policy_asks() -> None:
+    row = policy_row({"id": "p", "display_name": "", "project_id": None, "domain_constraints_exclude": ["a.edu"]})
+    assert (row["name"], row["timeout"], row["included"], row["excluded"]) == ("p", None, "any", "a.edu")
+    assert (row["high_assurance"], row["whose"]) == ("No", "the whole site")
     assert set(UNITS) == {"seconds", "minutes", "hours", "days"}

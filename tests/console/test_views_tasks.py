@@ -6,25 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farcall.console.views.states import TASK_STATES, is_over, outcome, task_state
-from farcall.console.views.tasks import TaskFilter, result_text, task_line
+from farcall.console.views.states import TASK_STATES, is_over, state_word
+from farcall.console.views.tasks import TaskFilter, result_text, task_row
 from farcall.console.views.timeline import timeline
 from farcall.wire.states import TaskState
 
 NOW = 1_795_000_000.0
 
 
-def test_every_state_of_the_protocol_has_a_word_a_sign_and_its_end() -> None:
+def test_every_state_of_the_protocol_has_a_word_and_its_end() -> None:
     assert list(TASK_STATES) == [state.value for state in TaskState]
     assert [name for name in TASK_STATES if is_over(name)] == [each.value for each in TaskState if each.is_terminal]
-    assert len({shown.word for shown in TASK_STATES.values()}) == len(TASK_STATES)
-    assert len({shown.icon for shown in TASK_STATES.values()}) == len(TASK_STATES)
+    assert len(set(TASK_STATES.values())) == len(TASK_STATES)
 
 
 def test_a_state_that_nobody_knows_is_shown_by_its_name() -> None:
-    assert task_state("execution-start").word == "Running"
-    assert task_state("melted").word == "melted"
-    assert (task_state(None).word, task_state(["x"]).word, outcome("refused").tone) == ("Unknown", "['x']", "bad")
+    assert [state_word(each) for each in ("running", "execution-end", "melted", None, ["x"])] == [
+        "Running", "Executed", "melted", "Unknown", "['x']",
+    ]  # fmt: skip
 
 
 def test_a_timeline_tells_how_long_each_state_lasted() -> None:
@@ -38,7 +37,7 @@ def test_a_timeline_tells_how_long_each_state_lasted() -> None:
         now=NOW + 1000,
     )
     assert [step.lasted for step in drawn.steps] == ["1.0 s", "4.0 s", "4.5 s", ""]
-    assert [step.shown.word for step in drawn.steps][-1] == "Succeeded"
+    assert [step.word for step in drawn.steps][-1] == "Succeeded"
     assert [step.is_now for step in drawn.steps] == [False] * 4
     assert drawn.steps[2].width_percent > drawn.steps[1].width_percent > drawn.steps[0].width_percent > 0
     assert drawn.sentence == (
@@ -53,7 +52,7 @@ def test_a_task_that_goes_on_lasts_until_now() -> None:
 
 def test_clocks_that_differ_make_no_negative_time() -> None:
     drawn = timeline([{"state": "received", "at": NOW}, {"state": "running", "at": NOW - 3}], now=NOW + 1)
-    assert [step.lasted for step in drawn.steps] == ["0 s", "4.0 s"]
+    assert [step.lasted for step in drawn.steps] == ["0 ms", "4.0 s"]
     assert drawn.steps[0].width_percent == 0
 
 
@@ -90,20 +89,22 @@ def test_a_filter_asks_the_interface_for_what_it_shows() -> None:
     assert asked == {"state": "running", "task_group_id": "g", "since": str(NOW - 3600), "limit": "50"}
 
 
-def test_a_line_of_the_table_says_name_before_id_and_counts_to_now() -> None:
-    line = task_line(
+def test_a_row_of_the_table_says_name_before_id_and_counts_to_now() -> None:
+    row = task_row(
         {
             "task_id": "t", "state": "running", "submitted_at": NOW - 90, "ended_at": None, "function_id": "f" * 36,
             "function_name": "<script>", "endpoint_id": "e" * 36, "endpoint_name": None, "task_group_id": "g",
         },
         now=NOW,
     )  # fmt: skip
-    assert (line.function, line.endpoint, line.took) == ("<script>", "eeeeeeee", "1 min 30 s")
-    assert task_line({}, now=NOW).took == "–"
+    assert (row["function"], row["endpoint"], row["took"]) == ("<script>", "eeeeeeee", 90)
+    assert task_row({"submitted_at": NOW, "ended_at": NOW - 1, "state": "failed"}, now=NOW)["took"] == 0
+    assert task_row({}, now=NOW)["took"] is None
 
 
 def test_a_result_is_told_by_size_and_kind_and_never_by_its_value() -> None:
-    assert result_text({"state": "success", "result": {"size_bytes": 2048, "kind": "pickle"}}) == "2.0 KiB, pickle"
+    assert result_text({"state": "success", "result": {"size_bytes": 2048, "kind_meaning": "JSON"}}) == "2.0 KiB, JSON"
+    assert result_text({"state": "success", "withheld": {"code": "LOGIN_REQUIRED"}}) == "Withheld, see above."
     assert result_text({"state": "running"}) == "Not there yet."
     assert result_text({"state": "cancelled"}) == "None: the task ended without a result."
     assert result_text({"state": "success"}) == "No longer kept."

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
-from farcall.console.views.usage import days_between, lines_by, series_by_day, totals, usage_csv
+from farcall.console.views.usage import days_between, lines_by, series_by_day, totals
 
 DAY = 86400.0
 SINCE = 1_795_392_000.0  # 2026-11-23 00:00 UTC
@@ -57,11 +55,3 @@ def test_what_is_too_much_for_a_chart_comes_together() -> None:
     series = series_by_day(many, "user", days=["2026-11-23"], measure="tasks", most=2)
     assert [name for name, _ in series] == ["u9", "u8", "Others"]
     assert sum(figures[0] for _, figures in series) == totals(many).tasks
-
-
-def test_csv_is_the_rows_as_they_were_counted() -> None:
-    found = list(csv.DictReader(io.StringIO(usage_csv(ROWS, ["day", "endpoint"]).decode("utf-8-sig"))))
-    assert list(found[0]) == [
-        "day", "endpoint_id", "endpoint_name", "tasks", "succeeded", "failed", "cancelled", "run_seconds",
-    ]  # fmt: skip
-    assert [each["tasks"] for each in found] == ["3", "5", "4", "1"]

@@ -1,23 +1,18 @@
-"""The administrator's table: numbers as reported, the right start, the order, and CSV that executes nothing."""
+"""The administrator's table: numbers as reported, the right start, the order."""
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 import pytest
 
-from farcall.console.views.csvs import to_csv
 from farcall.console.views.user_endpoints import (
-    COLUMNS,
     data_time,
-    lines_of,
     next_update,
+    running_text,
     start_of,
-    to_table,
-    user_endpoint_line,
-    user_endpoints_csv,
+    user_endpoint_row,
+    user_endpoint_rows,
 )
 
 NOW = 1_795_412_000.0
@@ -45,51 +40,32 @@ def test_a_start_in_1970_is_not_believed_when_the_text_says_better() -> None:
 
 
 def test_active_is_busy_workers_of_all() -> None:
-    idle, busy = user_endpoint_line(reported()), user_endpoint_line(reported(idle_worker_count=0))
-    assert (idle.busy, idle.active) == (0, "0 %")
-    assert (busy.busy, busy.active) == (8, "100 %")
-    assert user_endpoint_line(reported(idle_worker_count=None)).active == "–"
-    assert user_endpoint_line(reported(idle_worker_count=9)).busy == 0
+    shown = [user_endpoint_row(reported(idle_worker_count=idle)) for idle in (8, 0, 5, None, 9)]
+    assert [(row["busy"], row["active"]) for row in shown] == [(0, 0.0), (8, 100.0), (3, 37.5), (None, None), (0, 0.0)]
 
 
-def test_the_most_workers_come_first() -> None:
-    lines = lines_of([reported(user_endpoint_id=str(n), total_worker_count=n) for n in (2, 64, 8)] + [{}])
-    assert [line.workers for line in lines] == [64, 8, 2, None]
+def test_the_most_workers_come_first_and_then_the_oldest() -> None:
+    told = [reported(user_endpoint_id=str(n), total_worker_count=n) for n in (2, 64, 8)]
+    told.append(reported(user_endpoint_id="young", total_worker_count=64, start_time_unix=STARTED + 1))
+    assert [row["id"] for row in user_endpoint_rows([{}, *told, "x"])] == ["64", "young", "8", "2", ""]
+    assert user_endpoint_rows(None) == []
 
 
-def test_every_column_has_a_text_and_something_to_sort_by() -> None:
-    rows = to_table(lines_of([reported(), reported(user_endpoint_id="u2", active=False), {}]), now=NOW)
-    for row in rows:
-        for name, _ in COLUMNS:
-            assert isinstance(row[name], str)
-            assert isinstance(row[f"{name}_sort"], (str, float))
-    assert [row["running"] for row in rows] == ["1 h", "59 min 50 s", "–"]
+def test_one_that_is_gone_ran_until_it_was_last_heard() -> None:
+    told = [reported(), reported(active=False), {}, reported(start_time_unix=NOW + 5)]
+    assert [running_text(user_endpoint_row(each), now=NOW) for each in told] == ["1 h", "59 min 50 s", "–", "0 ms"]
+
+
+def test_what_an_agent_reports_in_place_of_a_number_is_not_known() -> None:
+    row = user_endpoint_row(reported(total_worker_count="many", posix_pid=True, total_node_count=1e300, queue=["x"]))
+    assert [row[name] for name in ("workers", "pid", "nodes", "queue", "active")] == [None] * 5
 
 
 def test_the_next_update_is_the_next_report_that_is_due() -> None:
-    lines = lines_of([reported(), reported(last_heartbeat_unix=NOW - 25), reported(active=False)])
-    assert next_update(lines, None, 30, now=NOW) == NOW + 5
-    assert next_update(lines, None, 20, now=NOW) == NOW  # late: now
+    rows = user_endpoint_rows([reported(), reported(last_heartbeat_unix=NOW - 25), reported(active=False)])
+    assert next_update(rows, None, 30, now=NOW) == NOW + 5
+    assert next_update(rows, None, 20, now=NOW) == NOW  # late: now
     assert next_update([], NOW - 3, 30, now=NOW) == NOW + 27
-    assert next_update([], None, 30, now=NOW) is next_update(lines, None, None, now=NOW) is None
-    assert data_time(lines, NOW - 1) == NOW - 1
+    assert next_update([], None, 30, now=NOW) is next_update(rows, None, None, now=NOW) is None
+    assert data_time(rows, NOW - 1) == NOW - 1
     assert data_time([], None) is None
-
-
-def test_csv_has_every_line_and_no_formula() -> None:
-    raw = user_endpoints_csv(lines_of([reported(account='=HYPERLINK("http://evil")', queue='a,"b"\nc')]))
-    titles, row = list(csv.reader(io.StringIO(raw.decode("utf-8-sig"))))
-    found = dict(zip(titles, row, strict=True))
-    assert found["Account"] == '\'=HYPERLINK("http://evil")'
-    assert found["Queue"] == 'a,"b"\nc'
-    assert (found["Started (UTC)"], found["Active %"], found["Workers"]) == ("2026-11-23 04:33:20", "0.0", "8")
-
-
-@pytest.mark.parametrize("active", ["=1", "+1", "-1", "@a", "\ta", "\ra"])
-def test_no_cell_of_text_begins_as_a_formula(active: str) -> None:
-    row = next(csv.reader(io.StringIO(to_csv([active], []).decode("utf-8-sig"), newline="")))
-    assert row == ["'" + active]
-
-
-def test_numbers_stay_numbers_in_csv() -> None:
-    assert to_csv(["n"], [[-3], [None], [1.5]]).decode("utf-8-sig") == 'n\r\n-3\r\n""\r\n1.5\r\n'

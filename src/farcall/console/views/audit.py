@@ -1,19 +1,16 @@
-"""The audit log: its filters in the address, its lines."""
+"""The audit log: its filters in the address, its rows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import timezone
 from typing import Any, Final
 
-from farcall.console.views.csvs import to_csv
-from farcall.console.views.formats import UNKNOWN, number, text
-from farcall.console.views.states import Shown, outcome
-from farcall.console.views.times import absolute, from_address, to_address
+from farcall.console.views.times import from_address, to_address
+from farcall.console.views.values import number
 
-__all__ = ["AuditFilter", "AuditLine", "audit_csv", "audit_line", "detail_text"]
+__all__ = ["AuditFilter", "audit_row", "detail_text"]
 
 _LONGEST_CHARS: Final = 255
 
@@ -69,62 +66,25 @@ class AuditFilter:
         return any(getattr(self, field.name) is not None for field in fields(self) if field.name != "cursor")
 
 
-@dataclass(frozen=True, kw_only=True)
-class AuditLine:
-    """A line of the audit log."""
-
-    seq: int | None
-    at: float | None
-    actor: str
-    action: str
-    object: str
-    address: str
-    outcome: Shown
-    detail: str
-
-
-def audit_line(document: Mapping[str, Any]) -> AuditLine:
-    """One entry of `GET /v3/admin/audit`."""
+def audit_row(document: Mapping[str, Any]) -> dict[str, Any]:
+    """One entry of `GET /v3/admin/audit` as a row."""
     kind, id_ = document.get("object_kind"), document.get("object_id")
-    seq = number(document.get("seq"))
-    return AuditLine(
-        seq=None if seq is None else int(seq),
-        at=number(document.get("at")),
-        actor=text(document.get("actor_name")),
-        action=text(document.get("action")),
-        object=" ".join(str(each) for each in (kind, id_) if each) or UNKNOWN,
-        address=text(document.get("address")),
-        outcome=outcome(document.get("outcome")),
-        detail=detail_text(document.get("detail")),
-    )
+    return {
+        "at": number(document.get("at")),
+        "actor": document.get("actor_name"),
+        "action": document.get("action"),
+        "object": " ".join(str(each) for each in (kind, id_) if each),
+        "address": document.get("address"),
+        "outcome": document.get("outcome"),
+        "detail": detail_text(document.get("detail")),
+    }
 
 
 def detail_text(detail: Any) -> str:  # a member of a JSON document
     """What else was recorded, as `name: value` pairs; empty if nothing was."""
-    if not detail:
-        return ""
     if not isinstance(detail, Mapping):
-        return str(detail)
+        return "" if not detail else str(detail)
     return "; ".join(f"{name}: {_value(value)}" for name, value in detail.items())
-
-
-def audit_csv(lines: Sequence[AuditLine]) -> bytes:
-    """The lines; times in UTC."""
-    titles = ["Number", "Time (UTC)", "Who", "Action", "Object", "Address", "Outcome", "Detail"]
-    rows = [
-        [
-            line.seq,
-            absolute(line.at, timezone.utc).removesuffix(" UTC"),
-            line.actor,
-            line.action,
-            line.object,
-            line.address,
-            line.outcome.word,
-            line.detail,
-        ]
-        for line in lines
-    ]
-    return to_csv(titles, rows)
 
 
 def _value(value: Any) -> str:  # a member of a JSON document

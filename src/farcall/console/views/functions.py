@@ -1,46 +1,29 @@
-"""Functions as lines and as a page: whose they are, who may run them, and what there is to read."""
+"""Functions as rows and as a page: whose they are, who may run them, and what there is to read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from farcall.console.views.formats import count, number, plural, short_id, text
+from farcall.console.formats import MISSING, plural
+from farcall.console.views.values import mapping, number, short_id, text
 
-__all__ = ["FunctionLine", "function_line", "run_snippet", "source_of", "versions_text", "who_may_run"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FunctionLine:
-    """A line of the table of functions; times in Unix seconds."""
-
-    function_id: str
-    name: str
-    description: str
-    owner: str
-    is_mine: bool
-    shared: str
-    registered_at: float | None
-    last_run_at: float | None
-    runs: str
+__all__ = ["function_row", "run_snippet", "source_of", "versions_text", "who_may_run"]
 
 
-def function_line(document: Mapping[str, Any]) -> FunctionLine:
-    """One entry of `GET /v3/functions`."""
-    owner = document.get("owner")
-    function_id = str(document.get("function_id") or "")
-    return FunctionLine(
-        function_id=function_id,
-        name=str(document.get("name") or "") or short_id(function_id),
-        description=str(document.get("description") or ""),
-        owner=text(owner.get("username") if isinstance(owner, Mapping) else owner),
-        is_mine=bool(document.get("is_mine")),
-        shared=who_may_run(document),
-        registered_at=number(document.get("registered_at")),
-        last_run_at=number(document.get("last_run_at")),
-        runs=count(document.get("runs")),
-    )
+def function_row(document: Mapping[str, Any]) -> dict[str, Any]:
+    """One entry of `GET /v3/functions` as a row."""
+    owner = mapping(document.get("owner"))
+    return {
+        "function_id": document.get("function_id"),
+        "name": document.get("name") or short_id(document.get("function_id")),
+        "description": document.get("description"),
+        "owner": "you" if document.get("is_mine") else owner.get("username"),
+        "shared": who_may_run(document),
+        "registered": number(document.get("registered_at")),
+        "last_run": number(document.get("last_run_at")),
+        "runs": number(document.get("runs")),
+    }
 
 
 def who_may_run(document: Mapping[str, Any]) -> str:
@@ -66,11 +49,9 @@ def source_of(document: Mapping[str, Any]) -> tuple[str | None, str]:
 
 def versions_text(document: Mapping[str, Any]) -> dict[str, str]:
     """With which versions a function was registered: name, version."""
-    told = document.get("versions")
-    versions = told if isinstance(told, Mapping) else {}
-    return {
-        title: text(versions.get(member)) for title, member in (("Python", "python"), ("SDK", "sdk"), ("dill", "dill"))
-    }
+    versions = mapping(document.get("versions"))
+    titles = {"Python": "python", "SDK": "sdk", "dill": "dill"}
+    return {title: text(versions.get(member)) or MISSING for title, member in titles.items()}
 
 
 def run_snippet(function_id: str) -> str:

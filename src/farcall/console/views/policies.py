@@ -10,17 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from farcall.console.views.formats import UNKNOWN, number
+from farcall.console.views.values import number
 
 __all__ = [
     "UNITS",
     "PolicyForm",
-    "PolicyLine",
     "age_text",
     "domains_of",
     "field_of_message",
     "form_of",
-    "policy_line",
+    "policy_row",
 ]
 
 UNITS: Final = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
@@ -90,20 +89,6 @@ class PolicyForm:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class PolicyLine:
-    """A line of the table of policies."""
-
-    policy_id: str
-    name: str
-    description: str
-    high_assurance: str
-    timeout: str
-    included: str
-    excluded: str
-    of_site: bool
-
-
 def form_of(document: Mapping[str, Any]) -> PolicyForm:
     """A stored policy as its form; the timeout in the largest unit in which it is a whole number."""
     seconds = number(document.get("authentication_assurance_timeout"))
@@ -120,18 +105,18 @@ def form_of(document: Mapping[str, Any]) -> PolicyForm:
     )
 
 
-def policy_line(document: Mapping[str, Any]) -> PolicyLine:
-    """One entry of `GET /v3/policies`."""
-    return PolicyLine(
-        policy_id=str(document.get("id") or ""),
-        name=str(document.get("display_name") or "") or UNKNOWN,
-        description=str(document.get("description") or ""),
-        high_assurance="Yes" if document.get("high_assurance") else "No",
-        timeout=age_text(document.get("authentication_assurance_timeout")),
-        included=", ".join(document.get("domain_constraints_include") or ()) or "any",
-        excluded=", ".join(document.get("domain_constraints_exclude") or ()) or "none",
-        of_site=document.get("project_id") is None,
-    )
+def policy_row(document: Mapping[str, Any]) -> dict[str, Any]:
+    """One entry of `GET /v3/policies` as a row."""
+    return {
+        "id": document.get("id"),
+        "name": document.get("display_name") or document.get("id"),
+        "description": document.get("description"),
+        "high_assurance": "Yes" if document.get("high_assurance") else "No",
+        "timeout": number(document.get("authentication_assurance_timeout")),
+        "included": ", ".join(document.get("domain_constraints_include") or ()) or "any",
+        "excluded": ", ".join(document.get("domain_constraints_exclude") or ()) or "none",
+        "whose": "the whole site" if document.get("project_id") is None else "a project of yours",
+    }
 
 
 def age_text(seconds: Any) -> str:  # a member of a JSON document

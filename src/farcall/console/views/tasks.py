@@ -1,4 +1,4 @@
-"""The list of tasks and one task: filters that live in the address, lines of the table, facts of the page."""
+"""The list of tasks and one task: filters that live in the address, rows of the table, words of the page."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from farcall.console.views.formats import UNKNOWN, count, duration, number, short_id, size, text
-from farcall.console.views.states import TASK_STATES, Shown, is_over, task_state
+from farcall.console.formats import size
+from farcall.console.views.states import TASK_STATES, is_over
 from farcall.console.views.times import from_address, to_address
+from farcall.console.views.values import mapping, number, short_id
 
-__all__ = ["SPANS", "TaskFilter", "TaskLine", "kind_of_result", "result_text", "task_line"]
+__all__ = ["SPANS", "TaskFilter", "result_text", "task_row"]
 
 SPANS: Final = {
     "1h": ("Last hour", 3600),
@@ -87,62 +88,32 @@ class TaskFilter:
         return any(getattr(self, field.name) is not None for field in fields(self) if field.name != "cursor")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskLine:
-    """A line of a table of tasks. Texts; times in Unix seconds."""
-
-    task_id: str
-    state: Shown
-    function_id: str | None
-    function: str
-    endpoint_id: str | None
-    endpoint: str
-    group_id: str | None
-    submitted_at: float | None
-    took: str
-    error_code: str
-
-
-def task_line(document: Mapping[str, Any], *, now: float) -> TaskLine:
-    """One entry of `GET /v3/tasks`. `took` counts to now for a task that has not ended."""
+def task_row(document: Mapping[str, Any], *, now: float) -> dict[str, Any]:
+    """One entry of `GET /v3/tasks` as a row: what it is sorted by. `took` counts to now for a task that goes on."""
     submitted, ended = number(document.get("submitted_at")), number(document.get("ended_at"))
     if ended is None and not is_over(document.get("state")):
         ended = now
-    function_id, endpoint_id = document.get("function_id"), document.get("endpoint_id")
-    return TaskLine(
-        task_id=str(document.get("task_id") or ""),
-        state=task_state(document.get("state")),
-        function_id=function_id,
-        function=_named(document.get("function_name"), function_id),
-        endpoint_id=endpoint_id,
-        endpoint=_named(document.get("endpoint_name"), endpoint_id),
-        group_id=document.get("task_group_id"),
-        submitted_at=submitted,
-        took=UNKNOWN if submitted is None or ended is None else duration(ended - submitted),
-        error_code=str(document.get("error_code") or ""),
-    )
+    return {
+        "task_id": document.get("task_id"),
+        "state": document.get("state"),
+        "function_id": document.get("function_id"),
+        "function": document.get("function_name") or short_id(document.get("function_id")),
+        "endpoint_id": document.get("endpoint_id"),
+        "endpoint": document.get("endpoint_name") or short_id(document.get("endpoint_id")),
+        "submitted": submitted,
+        "took": None if submitted is None or ended is None else max(0.0, ended - submitted),
+        "error": document.get("error_code"),
+    }
 
 
 def result_text(document: Mapping[str, Any]) -> str:
-    """Size and kind of a task's result; what there is to say if there is none."""
-    result = document.get("result")
-    if isinstance(result, Mapping):
-        return f"{size(result.get('size_bytes'))}, {kind_of_result(result.get('kind'))}"
-    state = document.get("state")
-    if not is_over(state):
+    """Size and kind of a task's result, which nobody opens here; what there is to say if there is none."""
+    result = mapping(document.get("result"))
+    if result:
+        kind = result.get("kind_meaning") or "of a kind that is unknown here"
+        return f"{size(number(result.get('size_bytes')))}, {kind}"
+    if mapping(document.get("withheld")):
+        return "Withheld, see above."
+    if not is_over(document.get("state")):
         return "Not there yet."
-    return "None: the task ended without a result." if state != "success" else "No longer kept."
-
-
-def kind_of_result(kind: Any) -> str:  # a member of a JSON document
-    """What the interface says of a result that it never opens."""
-    return "kind unknown" if not kind else str(kind)
-
-
-def attempts_text(document: Mapping[str, Any]) -> str:
-    """How often a task was handed to a worker."""
-    return count(document.get("attempts"))
-
-
-def _named(name: Any, id_: Any) -> str:  # members of a JSON document
-    return str(name) if name else short_id(id_) if id_ else text(None)
+    return "No longer kept." if document.get("state") == "success" else "None: the task ended without a result."

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from farcall.console.views.formats import duration, number, text
-from farcall.console.views.states import Shown, is_over, task_state
+from farcall.console.formats import duration
+from farcall.console.views.states import is_over, state_word
+from farcall.console.views.values import mappings, number
 
 __all__ = ["Step", "Timeline", "timeline"]
 
@@ -19,6 +20,7 @@ class Step:
     """One state of a task.
 
     Attributes:
+        word: what the state is called.
         at: when it was entered, Unix seconds; None if nobody told.
         by: who reported it.
         lasted_s: until the next, or until now; None for the end.
@@ -27,7 +29,8 @@ class Step:
         is_now: the task is in it, and it goes on.
     """
 
-    shown: Shown
+    state: str
+    word: str
     at: float | None
     by: str
     lasted_s: float | None
@@ -56,14 +59,15 @@ def timeline(entries: Any, *, now: float) -> Timeline:  # `timeline` of a task's
         The widths of all steps make 100 per cent, or 0 if no time passed. Where the clock of a reporter went ahead
         of the next one's, the step lasted no time.
     """
-    told = [each for each in entries if isinstance(each, Mapping)] if isinstance(entries, list) else []
+    told = mappings(entries)
     lengths = [_length(told, place, now) for place in range(len(told))]
     widths = _widths([length or 0.0 for length in lengths])
     steps = [
         Step(
-            shown=task_state(entry.get("state")),
+            state=str(entry.get("state") or ""),
+            word=state_word(entry.get("state")),
             at=number(entry.get("at")),
-            by=text(entry.get("by")),
+            by=str(entry.get("by") or ""),
             lasted_s=length,
             lasted="" if length is None else duration(length),
             width_percent=width,
@@ -99,5 +103,5 @@ def _widths(lengths_s: Sequence[float]) -> list[float]:
 def _sentence(steps: Sequence[Step], total: str) -> str:
     if not steps:
         return "No transitions are recorded."
-    parts = [f"{step.shown.word} for {step.lasted}" if step.lasted else step.shown.word for step in steps]
+    parts = [f"{step.word} for {step.lasted}" if step.lasted else step.word for step in steps]
     return f"{', then '.join(parts)}. {total} in all."

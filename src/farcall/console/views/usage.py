@@ -1,4 +1,4 @@
-"""Usage as tables, series of a chart and CSV, of the rows that the interface counted."""
+"""Usage as tables and series of a chart, of the rows that the interface counted."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
-from farcall.console.views.csvs import to_csv
-from farcall.console.views.formats import UNKNOWN, number
+from farcall.console.formats import MISSING
+from farcall.console.views.values import number
 
 __all__ = [
     "DIMENSIONS",
@@ -18,7 +18,6 @@ __all__ = [
     "lines_by",
     "series_by_day",
     "totals",
-    "usage_csv",
 ]
 
 DIMENSIONS: Final = {"day": "Day", "endpoint": "Endpoint", "function": "Function", "user": "User", "account": "Account"}
@@ -120,16 +119,10 @@ def series_by_day(
     return shown
 
 
-def usage_csv(rows: Iterable[Mapping[str, Any]], dimensions: Sequence[str]) -> bytes:
-    """The rows as they were counted, ids beside names; run time in seconds."""
-    members = [member for dimension in dimensions for member in reversed(_MEMBERS[dimension])]
-    return to_csv([*members, *MEASURES], [[row.get(each) for each in (*members, *MEASURES)] for row in rows])
-
-
 def _key_and_name(row: Mapping[str, Any], dimension: str) -> tuple[str, str]:
     values = [str(row[member]) for member in _MEMBERS[dimension] if row.get(member)]
     if not values:
-        return "", "(none)" if dimension == "account" else UNKNOWN
+        return "", "(none)" if dimension == "account" else MISSING
     return values[-1], values[0]
 
 
