@@ -133,6 +133,7 @@ async def running_service(settings: ServiceSettings, front: Front | None = None)
         port: int = sock.getsockname()[1]
         await server.start()
         closing.push_async_callback(server.stop)
+        closing.callback(service.live.stop)  # who waits for news is answered now
         name = _local_name(settings.host)
         if service.certificate is not None:
             name = settings.public_host or _certified_name(name, service.certificate.certificate.names)

@@ -41,6 +41,7 @@ class ServiceSettings:
             went away before it was sent.
         requests_per_s, request_burst: of one identity, in the long run and at once; 0 requests_per_s: no limit.
         max_queued_tasks_per_endpoint: tasks of one endpoint that have not ended; 0: no limit.
+        live_waiters_per_identity: requests of one identity that wait for news of an endpoint at the same time.
         broker: URL of RabbitMQ with the service's account, password and all: never shown or logged; None means the
             broker in this process.
         broker_management: URL of RabbitMQ's management interface; None means port 15672 of the same host, with the same
@@ -91,6 +92,7 @@ class ServiceSettings:
     requests_per_s: float = 200.0
     request_burst: int = 400
     max_queued_tasks_per_endpoint: int = 1_000_000
+    live_waiters_per_identity: int = 100
     payload_limit_bytes: int = limits.PAYLOAD_LIMIT_BYTES
     request_limit_bytes: int = limits.REQUEST_LIMIT_BYTES
     batch_limit_tasks: int = limits.SUBMIT_BATCH_LIMIT_TASKS
