@@ -226,6 +226,12 @@ async def _(world: World, who: Person) -> Try:
     return Try("", "/v2/endpoints?role=any", None, lambda answer: endpoint_id in [each["uuid"] for each in answer])
 
 
+@prepares("GET /v3/endpoints", "the endpoint, among all")
+async def _(world: World, who: Person) -> Try:
+    endpoint_id = await world.endpoint()
+    return Try("", "", None, lambda answer: endpoint_id in [each["endpoint_id"] for each in answer["endpoints"]])
+
+
 @prepares("GET /v2/endpoints/{endpoint_id}", "a public endpoint")
 async def _(world: World, who: Person) -> Try:
     return Try("", f"/v2/endpoints/{await world.endpoint(public=True)}")

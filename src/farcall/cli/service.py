@@ -174,13 +174,14 @@ def main() -> None:
 )
 @click.option(
     "--role",
-    type=click.Choice(["all", "api", "relay"]),
+    type=click.Choice(["all", "api", "relay", "console"]),
     help="What this process does, if several share the work.  [default: all]",
 )
 @_store_option
 @click.option("--tls-cert", type=_FILE, help="PEM file: the certificate for HTTPS and AMQPS, with its chain.")
 @click.option("--tls-key", type=_FILE, help="PEM file: its key, without passphrase.  [default: in --tls-cert]")
 @click.option("--insecure", is_flag=True, default=None, help="Listen on a network without TLS all the same.")
+@click.option("--console/--no-console", default=None, help="Show the web console.  [default: if it is installed]")
 @_broker_option
 @click.option("--log-level", type=click.Choice(_LOG_LEVELS), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Of service.log.  [default: text]")
@@ -410,13 +411,15 @@ def _run(settings: ServiceSettings, report: _Report, *, is_foreground: bool) -> 
 
 
 async def _serve(settings: ServiceSettings, report: _Report, is_foreground: bool) -> None:
+    from farcall.cli.console import front_of
     from farcall.service.server import running_service
 
     stop_asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _STOPPING_SIGNALS:
         loop.add_signal_handler(number, stop_asked.set)
-    async with running_service(settings) as running:
+    front = front_of(settings)
+    async with running_service(settings, front) as running:
         loop.add_signal_handler(signal.SIGHUP, stop_asked.set if _has_terminal() else partial(_read_again, running))
         administrator = await _log_in(running)
         state = _state_of(settings, running)
@@ -530,7 +533,8 @@ def _start_detached(settings: ServiceSettings, settings_file: Path | None, given
     files = {name: getattr(settings, name) for name in ("tls_cert", "tls_key")}  # absolute
     for name, value in {**given, **files}.items():
         option = f"--{name.replace('_', '-')}"
-        command += [] if value is None else [option] if value is True else [option, str(value)]
+        option = option.replace("--", "--no-") if value is False else option
+        command += [] if value is None else [option] if isinstance(value, bool) else [option, str(value)]
     with open(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
         child = subprocess.Popen(
             command,

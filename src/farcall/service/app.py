@@ -28,7 +28,10 @@ from farcall.service.cluster.signals import pack
 from farcall.service.context import Service
 from farcall.service.db.engine import Database
 from farcall.service.db.upkeep import join_store, upgrade_store
+from farcall.service.endpoints import listing as endpoints_listing
+from farcall.service.endpoints import live_routes as endpoints_live
 from farcall.service.endpoints import routes as endpoints_routes
+from farcall.service.endpoints.live import Live
 from farcall.service.endpoints.online import OnlineHere, OnlineSomewhere
 from farcall.service.factors import routes as factors_routes
 from farcall.service.functions import routes as functions_routes
@@ -67,6 +70,8 @@ _PARTS = (
     tasks_routes,
     functions_routes,
     endpoints_routes,
+    endpoints_listing,
+    endpoints_live,
     policies_routes,
     accounts_routes,
     login_routes,
@@ -139,11 +144,18 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         closing.callback(passwords.close)
         oidc = OidcLogins(settings.oidc, secret, clock)
         closing.push_async_callback(oidc.close)
+        online = OnlineSomewhere(db, clock) if part.has_others else OnlineHere(relay.reports)
+        live = Live(
+            db, online, queue_limit, has_others=part.has_others, waiters_limit=settings.live_waiters_per_identity
+        )
+        relay.onlookers.add(live)
+        closing.push_async_callback(live.drain)
         service = Service(
             settings=settings,
             db=db,
             relay=relay,
-            online=OnlineSomewhere(db, clock) if part.has_others else OnlineHere(relay.reports),
+            online=online,
+            live=live,
             authenticator=authenticator,
             watch=watch,
             passwords=passwords,

@@ -23,7 +23,9 @@ class ServiceSettings:
     Attributes:
         data_dir: holds the database, the log and the state files; private to the operator.
         role: what this process does of what a service does: answer HTTP ("api"), hand tasks and results on ("relay"),
-            or both. Several processes need PostgreSQL and RabbitMQ; see `farcall.service.roles`.
+            show the web console ("console"), or everything. Several processes need PostgreSQL and RabbitMQ; see
+            `farcall.service.roles`.
+        console: show the web console, if this process answers people and NiceGUI is installed.
         store: URL of PostgreSQL or SQLite, passwords and all: never shown or logged; None means SQLite in
             `data_dir`.
         public_host: host name put into the broker URLs that are handed out; None means the host by which the
@@ -39,6 +41,7 @@ class ServiceSettings:
             went away before it was sent.
         requests_per_s, request_burst: of one identity, in the long run and at once; 0 requests_per_s: no limit.
         max_queued_tasks_per_endpoint: tasks of one endpoint that have not ended; 0: no limit.
+        live_waiters_per_identity: requests of one identity that wait for news of an endpoint at the same time.
         broker: URL of RabbitMQ with the service's account, password and all: never shown or logged; None means the
             broker in this process.
         broker_management: URL of RabbitMQ's management interface; None means port 15672 of the same host, with the same
@@ -62,7 +65,8 @@ class ServiceSettings:
     """
 
     data_dir: Path
-    role: Literal["all", "api", "relay"] = "all"
+    role: Literal["all", "api", "relay", "console"] = "all"
+    console: bool = True
     store: str | None = field(default=None, repr=False)
     host: str = "127.0.0.1"
     port: int = 5000
@@ -88,6 +92,7 @@ class ServiceSettings:
     requests_per_s: float = 200.0
     request_burst: int = 400
     max_queued_tasks_per_endpoint: int = 1_000_000
+    live_waiters_per_identity: int = 100
     payload_limit_bytes: int = limits.PAYLOAD_LIMIT_BYTES
     request_limit_bytes: int = limits.REQUEST_LIMIT_BYTES
     batch_limit_tasks: int = limits.SUBMIT_BATCH_LIMIT_TASKS
