@@ -1,7 +1,7 @@
 // A form of native fields, each with its label, its help and what is wrong with it. Everything is set as text.
 // With an `address` it is a filter: sending it opens that address with the fields as parameters, so that the address says
 // what the page shows. Without, its values are sent to the page.
-const { h } = Vue;
+const h = (...args) => Vue.h(...args);
 
 const two = (number) => String(number).padStart(2, "0");
 
@@ -85,7 +85,7 @@ export default {
     return h(
       "form",
       {
-        class: ["fc-form", this.address ? "fc-filter" : ""], "aria-label": this.label, novalidate: true,
+        class: ["fc-fields", this.address ? "fc-filter" : ""], "aria-label": this.label, novalidate: true,
         role: this.address ? "search" : undefined, onSubmit: this.submit,
       },
       [

@@ -13,6 +13,6 @@ __all__ = ["all_pages"]
 
 def all_pages() -> Sequence[Page]:
     """Every page that there is."""
-    from farcall.console.pages import compute, endpoint
+    from farcall.console.pages import compute, endpoint, tasks
 
-    return [*compute.PAGES, *endpoint.PAGES]
+    return [*compute.PAGES, *endpoint.PAGES, *tasks.PAGES]
