@@ -167,6 +167,7 @@ class Login:
             name=str(claims.get("name") or claims.get("preferred_username", "")),
             identity_id=str(claims["sub"]),
             is_operator=await _is_operator(api),
+            base=base,
             tokens=tuple({token, projects, *others.values()}),
             api=api,
             projects=Api(self._api, base=base, address=address, token=projects),
