@@ -182,6 +182,17 @@ async def _(world: World, who: Person) -> Try:
     return Try("GET", f"/v2/taskgroup/{(await world.task())[1]}")
 
 
+@prepares("GET /v3/tasks", "the task")
+async def _(world: World, who: Person) -> Try:
+    task_id, _ = await world.task()
+    return Try("", "", None, lambda answer: task_id in [each["task_id"] for each in answer["tasks"]])
+
+
+@prepares("GET /v3/tasks/{task_id}", "the task")
+async def _(world: World, who: Person) -> Try:
+    return Try("", f"/v3/tasks/{(await world.task())[0]}")
+
+
 @prepares("POST /v3/tasks/{task_id}/cancel", "the task")
 async def _(world: World, who: Person) -> Try:
     return Try("POST", f"/v3/tasks/{(await world.task())[0]}/cancel")

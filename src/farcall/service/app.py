@@ -55,6 +55,7 @@ from farcall.service.relay.runner import Relay
 from farcall.service.relay.sides import embedded_side, rabbitmq_side
 from farcall.service.roles import Part, part_of
 from farcall.service.settings import ServiceSettings
+from farcall.service.tasks import listing_routes as task_listing_routes
 from farcall.service.tasks import routes as tasks_routes
 from farcall.service.tasks.replay import Replay
 from farcall.service.tls import own_certificate
@@ -68,6 +69,7 @@ _logger = logging.getLogger(__name__)
 _KEPT_S = 7 * 24 * 3600.0
 _PARTS = (
     tasks_routes,
+    task_listing_routes,
     functions_routes,
     endpoints_routes,
     endpoints_listing,
