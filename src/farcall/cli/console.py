@@ -46,6 +46,4 @@ def front_of(settings: ServiceSettings) -> Front | None:
         return None
     from farcall.console.app import ConsoleSettings, console_front
 
-    return partial(
-        console_front, settings=ConsoleSettings(lifetime_s=settings.login_s, answers=part.answers_outside)
-    )
+    return partial(console_front, settings=ConsoleSettings(lifetime_s=settings.login_s, answers=part.answers_outside))

@@ -1,7 +1,7 @@
 """What a login to the console carries through the browser, and how it is told from a forged one. Decides only.
 
 Nothing is remembered of a login that has begun: what has to come back is in the `state` parameter, signed for the
-browser that it was given to, and the secret half of PKCE is computed from both. So nobody fills the memory by beginning.
+browser that it was given to, and the secret half of PKCE is computed from both. Nobody fills the memory by beginning.
 
 Source: RFC 6749, section 10.12; RFC 7636; RFC 9700, section 4.7.
 """

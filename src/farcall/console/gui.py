@@ -18,8 +18,8 @@ os.environ.setdefault("NICEGUI_STORAGE_PATH", os.path.join(tempfile.gettempdir()
 from fastapi import FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
 from jinja2 import BaseLoader, Environment
-from nicegui import core, ui
 from nicegui import client as nicegui_client
+from nicegui import core, ui
 from nicegui.client import Client
 from starlette.types import ASGIApp
 

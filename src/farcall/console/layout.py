@@ -51,9 +51,7 @@ SECTIONS: Final = (
     Section(name="operator", label="Operator", path="/operator", icon="admin_panel_settings", operators_only=True),
 )
 _THEMES: Final = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "dark": (True, "dark_mode")}
-_REMEMBER: Final = (
-    "document.cookie = 'farcall_theme=' + {0!r} + '; path=/; max-age=31536000; samesite=lax'"
-)
+_REMEMBER: Final = "document.cookie = 'farcall_theme=' + {0!r} + '; path=/; max-age=31536000; samesite=lax'"
 
 
 @contextlib.contextmanager
@@ -62,10 +60,11 @@ def frame(view: View) -> Iterator[Any]:
     for sheet in ("console.css", "pages.css"):
         ui.add_head_html(f'<link rel="stylesheet" href="/console/static/{sheet}?{__version__}">')
     client = view.client
-    link("Skip to the content", "#main").classes("fc-skip")
-    ui.query(".nicegui-content").classes("fc-content")
     with ui.header().classes("fc-header"):
-        drawer_button = ui.button(icon="menu").props('flat dense round aria-label="Navigation" aria-controls=navigation')
+        link("Skip to the content", "#main").classes("fc-skip")
+        drawer_button = ui.button(icon="menu").props(
+            'flat dense round aria-label="Navigation" aria-controls=navigation'
+        )
         drawer_button.classes("fc-only-narrow")
         with link("", "/compute").classes("fc-brand"):
             Tag("span", "Farcall")
@@ -80,7 +79,7 @@ def frame(view: View) -> Iterator[Any]:
     with drawer:
         _navigation(view)
     drawer_button.on_click(drawer.toggle)
-    with Tag("main").classes("fc-main") as main:
+    with Tag("div").classes("fc-main") as main:  # within the <main> of Quasar's page
         main.props["id"] = "main"
         main.props["tabindex"] = "-1"
         crumbs = Tag("nav").classes("fc-crumbs")

@@ -11,7 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
@@ -167,6 +167,7 @@ class Login:
             name=str(claims.get("name") or claims.get("preferred_username", "")),
             identity_id=str(claims["sub"]),
             is_operator=await _is_operator(api),
+            base=base,
             tokens=tuple({token, projects, *others.values()}),
             api=api,
             projects=Api(self._api, base=base, address=address, token=projects),
@@ -207,6 +208,7 @@ def _message(status: int, title: str, text: str, link: tuple[str, str]) -> Respo
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{html.escape(title)} - Farcall</title><link rel="stylesheet" href="/static/farcall.css"></head>'
         f'<body><main><h1>{html.escape(title)}</h1><p role="{"status" if status < 400 else "alert"}">'
-        f'{html.escape(text)}</p><p><a href="{quote(url, safe="/?=&%")}">{html.escape(label)}</a></p></main></body></html>'
+        f"{html.escape(text)}</p>"
+        f'<p><a href="{quote(url, safe="/?=&%")}">{html.escape(label)}</a></p></main></body></html>'
     )
     return Response(body, status, dict(_PAGE_HEADERS), "text/html; charset=utf-8")

@@ -112,7 +112,9 @@ class View:
                 self.query[name] = value
             else:
                 self.query.pop(name, None)
-        self.client.run_javascript(f"history.replaceState(history.state, '', {json.dumps(url(self.path, **self.query))})")
+        self.client.run_javascript(
+            f"history.replaceState(history.state, '', {json.dumps(url(self.path, **self.query))})"
+        )
 
     def go(self, target: str) -> None:
         """Lead the browser to a path of ours."""

@@ -25,6 +25,7 @@ class Session:
     Attributes:
         username: as the service knows them; `name` for people.
         is_operator: whether they are an administrator of the service: shows or hides pages, and permits nothing.
+        base: how they reached the service, without a slash at the end.
         tokens: every token that the login was given; the first opens the compute interface.
         projects: the interface again, with the token for policies and people.
         live: what the viewer's pages listen to.
@@ -37,6 +38,7 @@ class Session:
     name: str
     identity_id: str
     is_operator: bool
+    base: str
     tokens: tuple[str, ...] = field(repr=False)
     api: Api
     projects: Api

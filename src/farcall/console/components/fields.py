@@ -46,6 +46,6 @@ def search_field(label: str, value: str, changed: Callable[[str], Any]) -> ui.in
     Args:
         changed: is given the text when the viewer has stopped typing for a moment.
     """
-    field = ui.input(label, value=value).props('type=search outlined dense clearable debounce=300 autocomplete=off')
+    field = ui.input(label, value=value).props("type=search outlined dense clearable debounce=300 autocomplete=off")
     field.on_value_change(lambda event: changed(event.value or ""))
     return field.classes("fc-search")

@@ -29,7 +29,7 @@ from farcall.console.components.stats import StatusDot
 from farcall.console.formats import as_json, count, duration
 from farcall.console.layout import Crumb
 from farcall.console.page import View, console_page, url
-from farcall.console.pages.parts import more_of, notice
+from farcall.console.pages.shared import more_of, notice
 from farcall.console.views.states import TASK_STATES, is_over, state_word
 from farcall.console.views.tasks import SPANS, TaskFilter, result_text, task_row
 from farcall.console.views.timeline import timeline

@@ -15,31 +15,34 @@ from farcall.service.ids import canonical_uuid
 from farcall.wire.errors import InvalidRequest
 
 __all__ = [
-    "choice_in",
-    "flag_in",
-    "number_in",
-    "page_in",
-    "text_in",
-    "time_in",
     "CURSOR",
     "boolean",
+    "choice_in",
     "choices",
     "cursor_from_text",
     "cursor_text",
+    "flag_in",
     "limit",
     "number",
+    "number_in",
     "one_of",
+    "page_in",
     "page_parameters",
     "text",
+    "text_in",
+    "time_in",
     "uuid",
 ]
 
 CURSOR: Final = "cursor"
 _CURSOR_LIMIT_CHARS: Final = 200
-_TEXT_LIMIT_CHARS: Final = 200
+_TEXT_LIMIT_CHARS: Final = 256
 _LARGEST: Final = 1e12
 
 Query = Mapping[str, str]
+T = TypeVar("T", bound=str)
+_FLAGS: Final = {"true": True, "1": True, "false": False, "0": False}
+_MOST_DIGITS: Final = 18
 
 
 def text(query: Query, name: str) -> str | None:
@@ -161,19 +164,11 @@ def page_parameters(largest: int, default: int) -> list[dict[str, Any]]:
     ]
 
 
-T = TypeVar("T", bound=str)
-_SEARCH_LIMIT_CHARS: Final = 256
-_FLAGS: Final = {"true": True, "1": True, "false": False, "0": False}
-_MOST_DIGITS: Final = 18
-
-
 def text_in(request: Request, name: str) -> str | None:
     """A text to search for; None if it is absent or empty. Raises InvalidRequest."""
     text = request.query_params.get(name)
-    if text is not None and ("\0" in text or len(text) > _SEARCH_LIMIT_CHARS):
-        raise InvalidRequest(
-            f"query parameter '{name}' must have at most {_SEARCH_LIMIT_CHARS} characters, without NUL."
-        )
+    if text is not None and ("\0" in text or len(text) > _TEXT_LIMIT_CHARS):
+        raise InvalidRequest(f"query parameter '{name}' must have at most {_TEXT_LIMIT_CHARS} characters, without NUL.")
     return text or None
 
 
