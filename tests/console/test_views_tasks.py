@@ -72,20 +72,20 @@ def test_the_widths_of_a_timeline_fill_its_bar(entries: list[tuple[str, float]])
 def test_filters_survive_the_way_through_the_address() -> None:
     for asked in (
         TaskFilter(),
-        TaskFilter(state="failed", endpoint="e", function="f", group="g", last="7d", cursor="c"),
+        TaskFilter(state="failed", endpoint_id="e", function_id="f", task_group_id="g", last="7d", cursor="c"),
         TaskFilter(since=1_795_000_020.0, until=1_795_000_081.0),
     ):
         assert TaskFilter.from_address(asked.to_address()) == asked
 
 
 def test_an_address_that_somebody_edited_shows_everything() -> None:
-    edited = {"state": "<b>", "last": "9y", "since": "yesterday", "until": "1e400", "nonsense": "1", "group": "  "}
+    edited = {"state": "<b>", "last": "9y", "since": "yesterday", "until": "1e400", "nonsense": "1", "task_group_id": "  "}
     assert TaskFilter.from_address(edited) == TaskFilter()
     assert not TaskFilter.from_address(edited).is_narrowed
 
 
 def test_a_filter_asks_the_interface_for_what_it_shows() -> None:
-    asked = TaskFilter(state="running", last="1h", group="g").to_request(now=NOW, limit=50)
+    asked = TaskFilter(state="running", last="1h", task_group_id="g").to_request(now=NOW, limit=50)
     assert asked == {"state": "running", "task_group_id": "g", "since": str(NOW - 3600), "limit": "50"}
 
 

@@ -82,9 +82,9 @@ def _filter(asked: TaskFilter, fault: str | None) -> None:
         Field(name="last", label="Submitted in", kind="choice", options=spans, value=asked.last or ""),
         Field(name="since", label="Submitted from", kind="moment", value=to_address(asked.since) or ""),
         Field(name="until", label="Submitted before", kind="moment", value=to_address(asked.until) or ""),
-        Field(name="endpoint", label="Endpoint ID", value=asked.endpoint or ""),
-        Field(name="function", label="Function ID", value=asked.function or ""),
-        Field(name="group", label="Task group ID", value=asked.group or ""),
+        Field(name="endpoint_id", label="Endpoint ID", value=asked.endpoint_id or ""),
+        Field(name="function_id", label="Function ID", value=asked.function_id or ""),
+        Field(name="task_group_id", label="Task group ID", value=asked.task_group_id or ""),
     ]
     form = Form(fields, label="Filter tasks", send="Filter", address="/tasks", cancel="/tasks")
     if fault:
@@ -225,7 +225,7 @@ def _facts(told: Mapping[str, Any]) -> None:
             with facts.item("User endpoint"):
                 identifier(told["user_endpoint_id"], label="Copy the user endpoint's ID")
         with facts.item("Task group"):
-            link(told["task_group_id"], url("/tasks", group=told["task_group_id"]))
+            link(told["task_group_id"], url("/tasks", task_group_id=told["task_group_id"]))
         with facts.item("Submitted"):
             when(told["submitted_at"], absolute=True)
         with facts.item("Ended"):

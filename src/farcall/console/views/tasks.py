@@ -30,16 +30,16 @@ class TaskFilter:
 
     Attributes:
         state: one of `TASK_STATES`.
-        endpoint, function, group: ids.
+        endpoint_id, function_id, task_group_id: as the interface names them.
         last: one of `SPANS`, counted back from when the page is opened; `since` and `until` count if it is not there.
         since, until: Unix seconds; when tasks were submitted.
         cursor: where the page begins, as the interface gave it.
     """
 
     state: str | None = None
-    endpoint: str | None = None
-    function: str | None = None
-    group: str | None = None
+    endpoint_id: str | None = None
+    function_id: str | None = None
+    task_group_id: str | None = None
     last: str | None = None
     since: float | None = None
     until: float | None = None
@@ -52,9 +52,9 @@ class TaskFilter:
         last = told.get("last")
         return cls(
             state=told["state"] if told.get("state") in TASK_STATES else None,
-            endpoint=told.get("endpoint"),
-            function=told.get("function"),
-            group=told.get("group"),
+            endpoint_id=told.get("endpoint_id"),
+            function_id=told.get("function_id"),
+            task_group_id=told.get("task_group_id"),
             last=last if last in SPANS else None,
             since=None if last in SPANS else from_address(told.get("since")),
             until=None if last in SPANS else from_address(told.get("until")),
@@ -72,9 +72,9 @@ class TaskFilter:
         since = now - SPANS[self.last][1] if self.last in SPANS else self.since
         wanted = {
             "state": self.state,
-            "endpoint_id": self.endpoint,
-            "function_id": self.function,
-            "task_group_id": self.group,
+            "endpoint_id": self.endpoint_id,
+            "function_id": self.function_id,
+            "task_group_id": self.task_group_id,
             "since": since,
             "until": self.until,
             "limit": limit,
