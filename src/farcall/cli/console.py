@@ -79,6 +79,7 @@ def hint_of(running: RunningService, identity_id: str, front: Front | None) -> l
     lines = [("Console", f"{running.url}/compute")]
     if service.cluster is None and is_loopback(service.settings.host):
         path = login_link_path(service.links.make(identity_id))
+        minutes = round(LINK_LIFETIME_S / 60)
         lines.append((LINK, f"{running.url}{path}"))
         lines.append(("", f"once, on this machine, within {minutes} min; `farcall-service login-link`"))
     return lines
