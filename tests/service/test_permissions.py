@@ -309,6 +309,7 @@ for _route, _what in {(row[0], row[1]) for row in COMPUTE + LOGIN if "{policy_id
 @prepares("GET /v2/oauth2/userinfo", "oneself")
 @prepares("POST /v2/oauth2/userinfo", "oneself")
 @prepares("GET /v3/service", "the service")
+@prepares("POST /v3/login-links", "the service")
 async def _(world: World, who: Person) -> Try:
     return Try("", "")
 

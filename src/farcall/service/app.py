@@ -36,7 +36,9 @@ from farcall.service.endpoints.online import OnlineHere, OnlineSomewhere
 from farcall.service.factors import routes as factors_routes
 from farcall.service.functions import routes as functions_routes
 from farcall.service.ids import new_id
+from farcall.service.login import once as once_routes
 from farcall.service.login import routes as login_routes
+from farcall.service.login.links import LoginLinks
 from farcall.service.login.store import forget_sessions
 from farcall.service.oauth import routes as oauth_routes
 from farcall.service.oauth.keys import SigningKeys
@@ -77,6 +79,7 @@ _PARTS = (
     policies_routes,
     accounts_routes,
     login_routes,
+    once_routes,
     factors_routes,
     oidc_routes,
     oauth_routes,
@@ -161,6 +164,7 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
             authenticator=authenticator,
             watch=watch,
             passwords=passwords,
+            links=LoginLinks(clock),
             attempts=Attempts(),
             factor_guesses=Attempts(),
             code_guesses=Throttle(free=10),

@@ -18,6 +18,7 @@ from farcall.service.cluster.process import Cluster
 from farcall.service.db.engine import Database
 from farcall.service.endpoints.live import Live
 from farcall.service.endpoints.online import Online
+from farcall.service.login.links import LoginLinks
 from farcall.service.oauth.keys import SigningKeys
 from farcall.service.oidc.login import OidcLogins
 from farcall.service.ops.health import Health
@@ -66,6 +67,7 @@ class Service:
     authenticator: Authenticator
     watch: AccountsWatch
     passwords: Passwords
+    links: LoginLinks
     attempts: Attempts
     factor_guesses: Attempts
     code_guesses: Throttle
