@@ -182,6 +182,17 @@ async def _(world: World, who: Person) -> Try:
     return Try("GET", f"/v2/taskgroup/{(await world.task())[1]}")
 
 
+@prepares("GET /v3/tasks", "the task")
+async def _(world: World, who: Person) -> Try:
+    task_id, _ = await world.task()
+    return Try("", "", None, lambda answer: task_id in [each["task_id"] for each in answer["tasks"]])
+
+
+@prepares("GET /v3/tasks/{task_id}", "the task")
+async def _(world: World, who: Person) -> Try:
+    return Try("", f"/v3/tasks/{(await world.task())[0]}")
+
+
 @prepares("POST /v3/tasks/{task_id}/cancel", "the task")
 async def _(world: World, who: Person) -> Try:
     return Try("POST", f"/v3/tasks/{(await world.task())[0]}/cancel")
@@ -201,6 +212,24 @@ async def _(world: World, who: Person) -> Try:
 @prepares("POST /v3/functions", "for the high-assurance endpoint")
 async def _(world: World, who: Person) -> Try:
     return Try("POST", "/v3/functions", function_body(ha_endpoint_id=await world.guarded()))
+
+
+@prepares("GET /v3/functions", "the function, among one's own")
+async def _(world: World, who: Person) -> Try:
+    function_id = await world.owner.caller.function(group=world.lab)
+    return Try("", "", None, lambda answer: function_id in [each["function_id"] for each in answer["functions"]])
+
+
+@prepares("GET /v3/functions", "the function, among what others share")
+async def _(world: World, who: Person) -> Try:
+    function_id = await world.owner.caller.function(group=world.lab)
+    path = "/v3/functions?role=shared"
+    return Try("", path, None, lambda answer: function_id in [each["function_id"] for each in answer["functions"]])
+
+
+@prepares("GET /v3/functions/{function_id}", "the function")
+async def _(world: World, who: Person) -> Try:
+    return Try("", f"/v3/functions/{await world.owner.caller.function(group=world.lab)}")
 
 
 @prepares("GET /v2/functions/{function_id}", "the function")

@@ -34,6 +34,7 @@ from farcall.service.endpoints import routes as endpoints_routes
 from farcall.service.endpoints.live import Live
 from farcall.service.endpoints.online import OnlineHere, OnlineSomewhere
 from farcall.service.factors import routes as factors_routes
+from farcall.service.functions import listing_routes as function_listing_routes
 from farcall.service.functions import routes as functions_routes
 from farcall.service.history import routes as history_routes
 from farcall.service.history.recorder import Recorder
@@ -57,6 +58,7 @@ from farcall.service.relay.runner import Relay
 from farcall.service.relay.sides import embedded_side, rabbitmq_side
 from farcall.service.roles import Part, part_of
 from farcall.service.settings import ServiceSettings
+from farcall.service.tasks import listing_routes as task_listing_routes
 from farcall.service.tasks import routes as tasks_routes
 from farcall.service.tasks.replay import Replay
 from farcall.service.tls import own_certificate
@@ -70,7 +72,9 @@ _logger = logging.getLogger(__name__)
 _KEPT_S = 7 * 24 * 3600.0
 _PARTS = (
     tasks_routes,
+    task_listing_routes,
     functions_routes,
+    function_listing_routes,
     endpoints_routes,
     endpoints_listing,
     endpoints_live,

@@ -15,6 +15,7 @@ from farcall.service.history.store import forget_hours, roll_up
 from farcall.service.relay import store
 from farcall.service.relay.store import Recorded, Swept
 from farcall.service.settings import ServiceSettings
+from farcall.service.tasks.listing_store import fill_owners
 
 __all__ = ["ENDPOINT_DELETED", "TASK_EXPIRED", "Sweeper"]
 
@@ -78,6 +79,9 @@ class Sweeper:
         await self._db.write(store.sweep_keys, now - settings.idempotency_s)
         await self._db.write(store.sweep_groups, settings.sweep_batch, now - settings.result_retention_s)
         await self._sweep_functions(now)
+        filled = settings.sweep_batch  # what releases before this one wrote
+        while filled == settings.sweep_batch and not self._stopping.is_set():
+            filled = await self._db.write(fill_owners, settings.sweep_batch)
         await self._sweep_history(now)
 
     async def _sweep_history(self, now: float) -> None:
