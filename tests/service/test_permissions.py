@@ -214,6 +214,24 @@ async def _(world: World, who: Person) -> Try:
     return Try("POST", "/v3/functions", function_body(ha_endpoint_id=await world.guarded()))
 
 
+@prepares("GET /v3/functions", "the function, among one's own")
+async def _(world: World, who: Person) -> Try:
+    function_id = await world.owner.caller.function(group=world.lab)
+    return Try("", "", None, lambda answer: function_id in [each["function_id"] for each in answer["functions"]])
+
+
+@prepares("GET /v3/functions", "the function, among what others share")
+async def _(world: World, who: Person) -> Try:
+    function_id = await world.owner.caller.function(group=world.lab)
+    path = "/v3/functions?role=shared"
+    return Try("", path, None, lambda answer: function_id in [each["function_id"] for each in answer["functions"]])
+
+
+@prepares("GET /v3/functions/{function_id}", "the function")
+async def _(world: World, who: Person) -> Try:
+    return Try("", f"/v3/functions/{await world.owner.caller.function(group=world.lab)}")
+
+
 @prepares("GET /v2/functions/{function_id}", "the function")
 @prepares("DELETE /v2/functions/{function_id}", "the function")
 async def _(world: World, who: Person) -> Try:

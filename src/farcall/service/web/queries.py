@@ -6,10 +6,9 @@ import base64
 import binascii
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
-from starlette.requests import Request
 
 from farcall.service.ids import canonical_uuid
 from farcall.wire.errors import InvalidRequest
@@ -17,32 +16,24 @@ from farcall.wire.errors import InvalidRequest
 __all__ = [
     "CURSOR",
     "boolean",
-    "choice_in",
     "choices",
     "cursor_from_text",
     "cursor_text",
-    "flag_in",
     "limit",
     "number",
-    "number_in",
     "one_of",
-    "page_in",
     "page_parameters",
     "text",
-    "text_in",
-    "time_in",
     "uuid",
+    "whole",
 ]
 
 CURSOR: Final = "cursor"
 _CURSOR_LIMIT_CHARS: Final = 200
-_TEXT_LIMIT_CHARS: Final = 256
+_TEXT_LIMIT_CHARS: Final = 200
 _LARGEST: Final = 1e12
 
 Query = Mapping[str, str]
-T = TypeVar("T", bound=str)
-_FLAGS: Final = {"true": True, "1": True, "false": False, "0": False}
-_MOST_DIGITS: Final = 18
 
 
 def text(query: Query, name: str) -> str | None:
@@ -75,11 +66,18 @@ def number(query: Query, name: str) -> float | None:
 
 def limit(query: Query, *, default: int, largest: int) -> int:
     """How many entries a page may have. Raises InvalidRequest."""
-    found = query.get("limit")
+    return whole(query, "limit", default=default, least=1, most=largest)
+
+
+def whole(query: Query, name: str, *, default: int, least: int = 0, most: int) -> int:
+    """A whole number. Raises InvalidRequest."""
+    found = query.get(name)
     if not found:
         return default
-    if not (found.isascii() and found.isdigit() and len(found) < 10 and 1 <= int(found) <= largest):
-        raise InvalidRequest(f"query parameter 'limit' must be a whole number from 1 to {largest}, not {found[:40]!r}.")
+    if not (found.isascii() and found.isdigit() and len(found) < 19 and least <= int(found) <= most):
+        raise InvalidRequest(
+            f"query parameter '{name}' must be a whole number from {least} to {most}, not {found[:40]!r}."
+        )
     return int(found)
 
 
@@ -162,65 +160,3 @@ def page_parameters(largest: int, default: int) -> list[dict[str, Any]]:
             "schema": {"type": "string"},
         },
     ]
-
-
-def text_in(request: Request, name: str) -> str | None:
-    """A text to search for; None if it is absent or empty. Raises InvalidRequest."""
-    text = request.query_params.get(name)
-    if text is not None and ("\0" in text or len(text) > _TEXT_LIMIT_CHARS):
-        raise InvalidRequest(f"query parameter '{name}' must have at most {_TEXT_LIMIT_CHARS} characters, without NUL.")
-    return text or None
-
-
-def choice_in(request: Request, name: str, choices: Sequence[T]) -> T | None:
-    """One of `choices`; None if it is absent. Raises InvalidRequest."""
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    for choice in choices:
-        if text == choice:
-            return choice
-    raise InvalidRequest(f"query parameter '{name}' must be {' or '.join(map(repr, choices))}, not {text[:40]!r}.")
-
-
-def flag_in(request: Request, name: str) -> bool | None:
-    """Yes or no; None if it is absent. Raises InvalidRequest."""
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    found = _FLAGS.get(text.lower())
-    if found is None:
-        raise InvalidRequest(f"query parameter '{name}' must be 'true' or 'false', not {text[:40]!r}.")
-    return found
-
-
-def number_in(request: Request, name: str, *, default: int, least: int = 0, most: int) -> int:
-    """A whole number. Raises InvalidRequest."""
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
-    if not is_number or not least <= int(text) <= most:
-        raise InvalidRequest(
-            f"query parameter '{name}' must be a whole number from {least} to {most}, not {text[:40]!r}."
-        )
-    return int(text)
-
-
-def time_in(request: Request, name: str) -> float | None:
-    """A time in Unix seconds; None if it is absent. Raises InvalidRequest."""
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    try:
-        at = float(text)
-    except ValueError:
-        at = math.nan
-    if not 0 <= at < 1e12:
-        raise InvalidRequest(f"query parameter '{name}' must be a time in Unix seconds, not {text[:40]!r}.")
-    return at
-
-
-def page_in(request: Request, *, default: int, most: int) -> tuple[int, str | None]:
-    """`limit` and `cursor` of a list that comes in pages. Raises InvalidRequest."""
-    return number_in(request, "limit", default=default, least=1, most=most), text_in(request, "cursor")
