@@ -15,7 +15,7 @@ function local(text) {
 const utc = (text) => (text ? new Date(text).toISOString().slice(0, 16) + "Z" : "");
 
 export default {
-  props: { fields: Array, errors: Object, fault: String, address: String, send: String, cancel: String, label: String, busy: Boolean },
+  props: { fields: Array, errors: Object, fault: String, address: String, send: String, cancel: String, label: String, keep: Object },
   emits: ["send"],
   data() {
     return { values: Object.fromEntries(this.fields.map((field) => [field.name, field.value])) };
@@ -33,7 +33,7 @@ export default {
         this.$emit("send", { ...this.values });
         return;
       }
-      const told = Object.entries(this.values).filter(([, value]) => value !== "" && value !== false && value !== null);
+      const told = Object.entries({ ...this.keep, ...this.values }).filter(([, value]) => value !== "" && value !== false && value !== null);
       const query = new URLSearchParams(told.map(([name, value]) => [name, String(value)])).toString();
       window.location.assign(query ? `${this.address}?${query}` : this.address);
     },
@@ -60,6 +60,14 @@ export default {
         spellcheck: false, value, onInput: (event) => set(event.target.value),
       });
     },
+    pairs() {
+      const found = [];
+      for (const field of this.fields) {
+        if (field.beside && found.length) found.at(-1).push(field);
+        else found.push([field]);
+      }
+      return found;
+    },
     field(field) {
       const id = `f${this.$.uid}-${field.name}`;
       const wrong = this.errors?.[field.name];
@@ -72,7 +80,7 @@ export default {
         field.label,
         field.required ? h("span", { "aria-hidden": "true", class: "fc-required" }, " *") : "",
       ]);
-      return h("div", { class: ["fc-field", `fc-field-${field.kind}`, field.beside ? "fc-beside" : ""], key: field.name }, [
+      return h("div", { class: ["fc-field", `fc-field-${field.kind}`], key: field.name }, [
         ...(field.kind === "yes" ? [h("div", { class: "fc-check" }, [input, label])] : [label, input]),
         field.help ? h("p", { id: `${id}-help`, class: "fc-help" }, field.help) : null,
         wrong ? h("p", { id: `${id}-wrong`, class: "fc-wrong" }, wrong) : null,
@@ -80,7 +88,7 @@ export default {
     },
   },
   render() {
-    const buttons = [h("button", { type: "submit", class: "fc-button fc-primary", disabled: this.busy || undefined }, this.send)];
+    const buttons = [h("button", { type: "submit", class: "fc-button fc-primary"}, this.send)];
     if (this.cancel) buttons.push(h("a", { href: this.cancel, class: "fc-button" }, this.address ? "Clear" : "Cancel"));
     return h(
       "form",
@@ -90,7 +98,9 @@ export default {
       },
       [
         this.fault ? h("p", { class: "fc-wrong", role: "alert" }, this.fault) : null,
-        ...this.fields.map((field) => this.field(field)),
+        ...this.pairs().map((pair) =>
+          pair.length > 1 ? h("div", { class: "fc-pair" }, pair.map(this.field)) : this.field(pair[0]),
+        ),
         h("div", { class: "fc-buttons" }, buttons),
       ],
     );

@@ -42,6 +42,7 @@ class Form(Element, component="form.js"):
         send: text of the button.
         address: of the page that shows what was asked for; None: the values go to `on_send`.
         cancel: the address that leads away, or to everything.
+        keep: parameters of the address that no field shows.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Form(Element, component="form.js"):
         send: str,
         address: str | None = None,
         cancel: str | None = None,
+        keep: Mapping[str, str] | None = None,
         on_send: Callable[[Mapping[str, Any]], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__()
@@ -61,6 +63,7 @@ class Form(Element, component="form.js"):
         self._props["send"] = send
         self._props["address"] = address
         self._props["cancel"] = cancel
+        self._props["keep"] = dict(keep or {})
         self._names = {each.name for each in fields}
         if on_send is not None:
             self.on("send", lambda event: on_send({name: event.args.get(name) for name in self._names}))
