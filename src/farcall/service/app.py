@@ -64,6 +64,7 @@ from farcall.service.tasks import listing_routes as task_listing_routes
 from farcall.service.tasks import routes as tasks_routes
 from farcall.service.tasks.replay import Replay
 from farcall.service.tls import own_certificate
+from farcall.service.usage import routes as usage_routes
 from farcall.service.web.errors import install_error_handlers
 from farcall.service.web.limits import BodyLimit
 from farcall.service.web.openapi import install_openapi
@@ -81,6 +82,7 @@ _PARTS = (
     endpoints_listing,
     endpoints_live,
     history_routes,
+    usage_routes,
     policies_routes,
     accounts_routes,
     login_routes,
