@@ -41,6 +41,7 @@ from farcall.service.history.recorder import Recorder
 from farcall.service.ids import new_id
 from farcall.service.login import routes as login_routes
 from farcall.service.login.store import forget_sessions
+from farcall.service.managers import routes as managers_routes
 from farcall.service.oauth import routes as oauth_routes
 from farcall.service.oauth.keys import SigningKeys
 from farcall.service.oauth.store import forget_expired
@@ -79,6 +80,7 @@ _PARTS = (
     endpoints_listing,
     endpoints_live,
     history_routes,
+    managers_routes,
     policies_routes,
     accounts_routes,
     login_routes,
