@@ -255,8 +255,8 @@ class _UserEndpointPage:
         open_tasks = (self._row["running"] or 0) + (self._row["queued"] or 0)
         is_meant = await confirm(
             "Stop this user endpoint?",
-            f"It ends in order, and so do its workers. It has {plural(open_tasks, 'task')} that have not ended: they "
-            "wait, and it is started again for them.",
+            f"Its {plural(open_tasks, 'task')} that have not ended fail, and their submitters are told who stopped it. "
+            "Another one starts when somebody submits again.",
             "Stop it",
             dangerous=True,
         )

@@ -179,7 +179,9 @@ async def get_endpoint(request: Request, endpoint_id: str) -> Response:
     service, caller = service_of(request), await caller_of(request)
     sight = await visible(request, endpoint_id, caller)
     stored = sight.stored
-    owner_name = await service.db.read(listing_store.owner_name, stored.rights.owner_id) or ""
+    owner_name = (await service.db.read(listing_store.names_of, {stored.rights.owner_id})).get(
+        stored.rights.owner_id, ""
+    )
     is_on_site = sight.can_manage and not rules.is_manager(stored.rights, caller)
     summary = _summary(request, caller, Listed(stored=stored, owner_name=owner_name, is_on_site=is_on_site))
     report = service.online.latest(stored)[0] or {}
