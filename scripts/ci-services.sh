@@ -11,8 +11,17 @@ need() { # package, path of a program that it brings (a pattern)
         return
     fi
     echo "Installing $1 …" >&2
+    start_nothing
     [ -n "${updated:-}" ] || { apt-get update -qq; updated=1; }
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >/dev/null
+}
+
+start_nothing() { # packages that would run what they bring do not, as long as this script runs
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+        chmod +x /usr/sbin/policy-rc.d
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
 }
 
 postgresql() {
@@ -25,17 +34,11 @@ postgresql() {
 }
 
 haproxy() {
-    # Its package would run it, with a configuration that listens nowhere; the tests start their own.
     need haproxy "/usr/sbin/haproxy"
 }
 
 rabbitmq() {
-    # Its package would run a node; the tests make their own. The plugins that they need come with it.
-    if [ "$(id -u)" = 0 ] && [ ! -e /usr/lib/rabbitmq/bin/rabbitmq-server ] && [ ! -e /usr/sbin/policy-rc.d ]; then
-        printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
-        chmod +x /usr/sbin/policy-rc.d
-        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-    fi
+    # The plugins that the tests need come with it.
     need rabbitmq-server "/usr/lib/rabbitmq/lib/rabbitmq_server-*/plugins/rabbitmq_auth_backend_http-*"
 }
 
@@ -54,6 +57,13 @@ chromium() { # for the tests of the login pages
     need fonts-dejavu-core "/usr/share/fonts/truetype/dejavu"
 }
 
+slurm() { # a batch system
+    need munge "/usr/sbin/munged"
+    need slurmctld "/usr/sbin/slurmctld"
+    need slurmd "/usr/sbin/slurmd"
+    need slurm-client "/usr/bin/sbatch"
+}
+
 missing=0
 postgresql
 haproxy
@@ -61,4 +71,5 @@ rabbitmq
 network
 nodejs
 chromium
+slurm
 exit $((missing * 69))

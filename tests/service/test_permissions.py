@@ -214,6 +214,24 @@ async def _(world: World, who: Person) -> Try:
     return Try("POST", "/v3/functions", function_body(ha_endpoint_id=await world.guarded()))
 
 
+@prepares("GET /v3/functions", "the function, among one's own")
+async def _(world: World, who: Person) -> Try:
+    function_id = await world.owner.caller.function(group=world.lab)
+    return Try("", "", None, lambda answer: function_id in [each["function_id"] for each in answer["functions"]])
+
+
+@prepares("GET /v3/functions", "the function, among what others share")
+async def _(world: World, who: Person) -> Try:
+    function_id = await world.owner.caller.function(group=world.lab)
+    path = "/v3/functions?role=shared"
+    return Try("", path, None, lambda answer: function_id in [each["function_id"] for each in answer["functions"]])
+
+
+@prepares("GET /v3/functions/{function_id}", "the function")
+async def _(world: World, who: Person) -> Try:
+    return Try("", f"/v3/functions/{await world.owner.caller.function(group=world.lab)}")
+
+
 @prepares("GET /v2/functions/{function_id}", "the function")
 @prepares("DELETE /v2/functions/{function_id}", "the function")
 async def _(world: World, who: Person) -> Try:
@@ -299,6 +317,23 @@ def _of_policy(route: str, *, of_site: bool) -> Prepare:
 
 for _route, _what in {(row[0], row[1]) for row in COMPUTE + LOGIN if "{policy_id}" in row[0]}:
     PREPARE[(_route, _what)] = _of_policy(_route, of_site=_what != "the policy")
+
+
+@prepares("GET /v3/usage", "one's own task")
+async def _(world: World, who: Person) -> Try:
+    task_id, _ = await world.task()
+    await world.owner.caller.ask("POST", f"/v3/tasks/{task_id}/cancel")
+    return Try("", "", None, lambda answer: bool(answer["rows"]))
+
+
+@prepares("GET /v3/usage", "of everybody at the endpoint")
+async def _(world: World, who: Person) -> Try:
+    return Try("", f"/v3/usage?scope=endpoint&endpoint_id={await world.endpoint()}")
+
+
+@prepares("GET /v3/usage", "of the whole service")
+async def _(world: World, who: Person) -> Try:
+    return Try("", "/v3/usage?scope=all")
 
 
 @prepares("GET /v2/authenticate", "oneself")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import platform
+import textwrap
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from farcall.wire.rest import FunctionRegistration
 __all__ = ["FunctionCache", "FunctionRef", "function_registration", "pack_arguments", "source_registration"]
 
 _MIB = 1024 * 1024
+_AS_TEXT = ("st", "sd", "10", "12")
+_SOURCE_LIMIT_CHARS = 64 * 1024
 
 
 def pack_arguments(
@@ -90,6 +93,7 @@ def function_registration(
             "python_version": platform.python_version(),
             "sdk_version": __version__,
             "serde_identifier": code[:2],
+            **({} if ha_endpoint_id is not None else _text_beside(function, code)),
             **(metadata or {}),
         },
         description=description if description is not None else inspect.getdoc(function),
@@ -97,6 +101,18 @@ def function_registration(
         group=group,
         ha_endpoint_id=ha_endpoint_id,
     )
+
+
+def _text_beside(function: Callable[..., Any], code: str) -> dict[str, str]:
+    """The text of a function whose code is pickled, for people who look at it later: the service opens no pickles."""
+    if code[:2] in _AS_TEXT:
+        return {}
+    command = getattr(function, "cmd", None)  # of shell functions
+    try:
+        text = command if isinstance(command, str) else textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError, SyntaxError, IndexError):  # typed at a prompt, written in C, a file that has changed
+        return {}
+    return {"source": text} if "\0" not in text and len(text) <= _SOURCE_LIMIT_CHARS else {}
 
 
 def source_registration(

@@ -34,7 +34,10 @@ from farcall.service.endpoints import routes as endpoints_routes
 from farcall.service.endpoints.live import Live
 from farcall.service.endpoints.online import OnlineHere, OnlineSomewhere
 from farcall.service.factors import routes as factors_routes
+from farcall.service.functions import listing_routes as function_listing_routes
 from farcall.service.functions import routes as functions_routes
+from farcall.service.history import routes as history_routes
+from farcall.service.history.recorder import Recorder
 from farcall.service.ids import new_id
 from farcall.service.login import once as once_routes
 from farcall.service.login import routes as login_routes
@@ -61,6 +64,7 @@ from farcall.service.tasks import listing_routes as task_listing_routes
 from farcall.service.tasks import routes as tasks_routes
 from farcall.service.tasks.replay import Replay
 from farcall.service.tls import own_certificate
+from farcall.service.usage import routes as usage_routes
 from farcall.service.web.errors import install_error_handlers
 from farcall.service.web.limits import BodyLimit
 from farcall.service.web.openapi import install_openapi
@@ -73,9 +77,12 @@ _PARTS = (
     tasks_routes,
     task_listing_routes,
     functions_routes,
+    function_listing_routes,
     endpoints_routes,
     endpoints_listing,
     endpoints_live,
+    history_routes,
+    usage_routes,
     policies_routes,
     accounts_routes,
     login_routes,
@@ -128,6 +135,9 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         closing.push_async_callback(queue_limit.stop)
         relay.on_ended = queue_limit.ended
         db.on_group = relay.measures.group_written
+        recorder = Recorder(db, clock)
+        closing.push_async_callback(recorder.stop)
+        relay.onlookers.add(recorder)
         authenticator = Authenticator(db, clock, cache_s=settings.token_cache_s)
         cluster = _cluster(settings, me, relay, authenticator, queue_limit, part)
         if cluster is not None:
@@ -161,6 +171,7 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
             relay=relay,
             online=online,
             live=live,
+            recorder=recorder,
             authenticator=authenticator,
             watch=watch,
             passwords=passwords,

@@ -18,6 +18,7 @@ from farcall.service.cluster.process import Cluster
 from farcall.service.db.engine import Database
 from farcall.service.endpoints.live import Live
 from farcall.service.endpoints.online import Online
+from farcall.service.history.recorder import Recorder
 from farcall.service.login.links import LoginLinks
 from farcall.service.oauth.keys import SigningKeys
 from farcall.service.oidc.login import OidcLogins
@@ -64,6 +65,7 @@ class Service:
     relay: Relay
     online: Online
     live: Live
+    recorder: Recorder
     authenticator: Authenticator
     watch: AccountsWatch
     passwords: Passwords

@@ -59,6 +59,8 @@ class ServiceSettings:
         device_code_s: how long a login on another device may take.
         accounts_check_s: how soon this process notices that rights were taken away elsewhere.
         ha_function_retention_s: a function for high assurance is deleted so long after its last task.
+        history_minutes_s, history_hours_s: so long is what went on at endpoints kept per minute, and per hour.
+        usage_retention_s: how long it is known what was used, per day.
         audit_submissions: whether each request that submits tasks is recorded in the audit table.
         log_format: text for people, or one JSON object per line.
         oidc: providers to log in with, in the order of their buttons.
@@ -102,6 +104,9 @@ class ServiceSettings:
     replay_window_s: float = 120.0
     lock_s: float = 5.0
     ha_function_retention_s: float = 90 * 24 * 3600.0
+    history_minutes_s: float = 2 * 24 * 3600.0
+    history_hours_s: float = 90 * 24 * 3600.0
+    usage_retention_s: float = 730 * 24 * 3600.0
     audit_submissions: bool = True
     token_cache_s: float = 60.0
 

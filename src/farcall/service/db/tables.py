@@ -33,6 +33,7 @@ __all__ = [
     "consents",
     "counters",
     "device_codes",
+    "endpoint_history",
     "endpoint_shares",
     "endpoints",
     "functions",
@@ -516,4 +517,23 @@ relays = Table(
     Column("backend_pid", Integer, nullable=False),
     Column("host", String(255), nullable=False),
     Column("beat_at", Float, nullable=False),
+)
+
+# What went on at endpoints, per minute (`step_s` 60) and, of older times, per hour (3600). `at` is where the step
+# begins; a step in which nothing changed has no row (service.history).
+endpoint_history = Table(
+    "endpoint_history",
+    metadata,
+    Column("endpoint_id", _Id, primary_key=True),
+    Column("step_s", Integer, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("is_online", Boolean),
+    Column("workers", Float),
+    Column("idle_workers", Float),
+    Column("outstanding", Float),
+    Column("pending", Float),
+    Column("submitted", Integer, nullable=False),
+    Column("succeeded", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Index("ix_endpoint_history_step_s_at", "step_s", "at"),
 )

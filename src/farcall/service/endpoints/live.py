@@ -275,6 +275,9 @@ class Live:
     def ended(self, endpoint_id: str, succeeded: int, failed: int) -> None:
         self.changed(endpoint_id)
 
+    def away(self, endpoint_id: str) -> None:
+        self.changed(endpoint_id)
+
     def changed(self, endpoint_id: str) -> None:
         if not self._watches:
             return

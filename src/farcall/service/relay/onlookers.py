@@ -30,10 +30,12 @@ class Onlooker(Protocol):
         """This process has stored ends of tasks."""
         ...
 
+    def away(self, endpoint_id: str) -> None:
+        """Nothing takes its tasks any more."""
+        ...
+
     def changed(self, endpoint_id: str) -> None:
-        """Something else is new: it attached, detached, was registered or deleted, or another process told of its
-        tasks.
-        """
+        """Something else is new: it attached, was registered or deleted, or another process told of its tasks."""
         ...
 
 
@@ -54,6 +56,9 @@ class Onlookers:
 
     def ended(self, endpoint_id: str, succeeded: int, failed: int) -> None:
         self._tell(lambda each: each.ended(endpoint_id, succeeded, failed))
+
+    def away(self, endpoint_id: str) -> None:
+        self._tell(lambda each: each.away(endpoint_id))
 
     def changed(self, endpoint_id: str) -> None:
         self._tell(lambda each: each.changed(endpoint_id))

@@ -354,8 +354,8 @@ class Relay:
                 self._attachments.detached(endpoint_id)
             self._tasks.detached(endpoint_id)
             self.starts.endpoint_detached(endpoint_id)
-            self.onlookers.changed(endpoint_id)
             if was_attached:
+                self.onlookers.away(endpoint_id)
                 _logger.info("Endpoint detached", extra={"event": "endpoint.detached", "endpoint_id": endpoint_id})
 
     def _on_manager(self, manager_id: str, count: int) -> None:
