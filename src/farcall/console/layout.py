@@ -57,7 +57,8 @@ _REMEMBER: Final = "document.cookie = 'farcall_theme=' + {0!r} + '; path=/; max-
 @contextlib.contextmanager
 def frame(view: View) -> Iterator[Any]:
     """The page around its content. Yields the element that the content goes into."""
-    ui.add_head_html(f'<link rel="stylesheet" href="/console/static/console.css?{__version__}">')
+    for sheet in ("console.css", "pages.css"):
+        ui.add_head_html(f'<link rel="stylesheet" href="/console/static/{sheet}?{__version__}">')
     client = view.client
     with ui.header().classes("fc-header"):
         link("Skip to the content", "#main").classes("fc-skip")

@@ -43,6 +43,7 @@ from farcall.service.login import once as once_routes
 from farcall.service.login import routes as login_routes
 from farcall.service.login.links import LoginLinks
 from farcall.service.login.store import forget_sessions
+from farcall.service.managers import routes as managers_routes
 from farcall.service.oauth import routes as oauth_routes
 from farcall.service.oauth.keys import SigningKeys
 from farcall.service.oauth.store import forget_expired
@@ -83,6 +84,7 @@ _PARTS = (
     endpoints_live,
     history_routes,
     usage_routes,
+    managers_routes,
     policies_routes,
     accounts_routes,
     login_routes,

@@ -13,6 +13,7 @@ __all__ = ["all_pages"]
 
 def all_pages() -> Sequence[Page]:
     """Every page that there is."""
-    from farcall.console.pages import compute, endpoint
+    from farcall.console.pages import compute, endpoint, functions, manage, policies, tasks, usage
 
-    return [*compute.PAGES, *endpoint.PAGES]
+    parts = (compute, endpoint, tasks, functions, manage, policies, usage)
+    return [page for part in parts for page in part.PAGES]
