@@ -74,7 +74,9 @@ class RealEndpoint(Quiet):
         self._is_online = False
         path = directory / name
         path.mkdir(parents=True)
-        (path / "config.yaml").write_text(f"display_name: {name}\nengine:\n  type: ThreadPoolEngine\n  max_workers: 2\n")
+        (path / "config.yaml").write_text(
+            f"display_name: {name}\nengine:\n  type: ThreadPoolEngine\n  max_workers: 2\n"
+        )
         self._client = ApiClient(url, token, store=TokenStore(directory / f"{name}.tokens.json"))
         self._run = EndpointRun(EndpointDirectory(path), self._client, announcer=self)
         self._thread = threading.Thread(target=self._work, daemon=True)

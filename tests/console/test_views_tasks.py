@@ -79,7 +79,14 @@ def test_filters_survive_the_way_through_the_address() -> None:
 
 
 def test_an_address_that_somebody_edited_shows_everything() -> None:
-    edited = {"state": "<b>", "last": "9y", "since": "yesterday", "until": "1e400", "nonsense": "1", "task_group_id": "  "}
+    edited = {
+        "state": "<b>",
+        "last": "9y",
+        "since": "yesterday",
+        "until": "1e400",
+        "nonsense": "1",
+        "task_group_id": "  ",
+    }
     assert TaskFilter.from_address(edited) == TaskFilter()
     assert not TaskFilter.from_address(edited).is_narrowed
 
@@ -97,7 +104,7 @@ def test_a_row_of_the_table_says_name_before_id_and_counts_to_now() -> None:
         },
         now=NOW,
     )  # fmt: skip
-    assert (row["function"], row["endpoint"], row["took"]) == ("<script>", "eeeeeeee", 90)
+    assert (row["function"], row["endpoint"], row["took"]) == ("<script>", "…eeeeeeee", 90)
     assert task_row({"submitted_at": NOW, "ended_at": NOW - 1, "state": "failed"}, now=NOW)["took"] == 0
     assert task_row({}, now=NOW)["took"] is None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from farcall.console.views.usage import days_between, lines_by, series_by_day, totals
+from farcall.console.views.usage import DIMENSIONS, UsageQuestion, days_between, lines_by, series_by_day, totals
 
 DAY = 86400.0
 SINCE = 1_795_392_000.0  # 2026-11-23 00:00 UTC
@@ -55,3 +55,26 @@ def test_what_is_too_much_for_a_chart_comes_together() -> None:
     series = series_by_day(many, "user", days=["2026-11-23"], measure="tasks", most=2)
     assert [name for name, _ in series] == ["u9", "u8", "Others"]
     assert sum(figures[0] for _, figures in series) == totals(many).tasks
+
+
+def test_the_address_says_what_is_counted_and_only_operators_count_everything() -> None:
+    query = {"by": "user", "last": "7d", "scope": "all", "endpoint_id": "e"}
+    operators, others = (UsageQuestion.from_address(query, is_operator=each) for each in (True, False))
+    assert (operators.scope, others.scope) == ("all", "mine")
+    now = SINCE + 6.5 * DAY
+    asked = operators.to_request(now=now)
+    assert asked == {
+        "since": str(SINCE + DAY / 2),
+        "until": str(now),
+        "by": "day,user",
+        "scope": "all",
+        "endpoint_id": "e",
+    }
+    assert len(days_between(operators.since(now), now)) == 7
+
+
+def test_an_address_that_somebody_edited_counts_as_if_it_said_nothing() -> None:
+    asked = UsageQuestion.from_address({"by": "<b>", "last": "9y", "scope": "root"}, is_operator=True)
+    assert (asked.by, asked.last, asked.scope, asked.endpoint_id) == ("endpoint", "30d", "mine", "")
+    assert UsageQuestion.from_address({"by": "day"}, is_operator=True).to_request(now=SINCE)["by"] == "day"
+    assert asked.by in DIMENSIONS

@@ -14,6 +14,7 @@ __all__ = [
     "DIMENSIONS",
     "MEASURES",
     "UsageLine",
+    "UsageQuestion",
     "days_between",
     "lines_by",
     "series_by_day",
@@ -39,6 +40,64 @@ _MEMBERS: Final = {
     "user": ("username",),
     "account": ("account",),
 }
+
+
+_SPANS: Final = {"7d": ("Last 7 days", 7), "30d": ("Last 30 days", 30), "90d": ("Last 90 days", 90)}
+_SCOPES: Final = {"mine": "My tasks", "endpoint": "Everybody's at an endpoint", "all": "The whole service"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageQuestion:
+    """What the page shows; `last`, `by`, `scope` and `endpoint_id` are the parameters of its address.
+
+    Attributes:
+        last: one of `spans`, counted back from now.
+        by: one of `DIMENSIONS`.
+        scope: one of `scopes`, which are those that the viewer has.
+        endpoint_id: only there; "" is everywhere.
+    """
+
+    last: str
+    by: str
+    scope: str
+    endpoint_id: str
+    scopes: Mapping[str, str]
+
+    @classmethod
+    def from_address(cls, query: Mapping[str, str], *, is_operator: bool) -> UsageQuestion:
+        """What an address asks for; what makes no sense does not count."""
+        scopes = {name: title for name, title in _SCOPES.items() if name != "all" or is_operator}
+
+        def one_of(name: str, known: Mapping[str, Any], otherwise: str) -> str:
+            return query[name] if query.get(name) in known else otherwise
+
+        return cls(
+            last=one_of("last", _SPANS, "30d"),
+            by=one_of("by", DIMENSIONS, "endpoint"),
+            scope=one_of("scope", scopes, "mine"),
+            endpoint_id=query.get("endpoint_id", "").strip()[:64],
+            scopes=scopes,
+        )
+
+    @property
+    def spans(self) -> dict[str, str]:
+        """Times that can be chosen: name, title."""
+        return {name: title for name, (title, _) in _SPANS.items()}
+
+    def since(self, now: float) -> float:
+        """When the time begins, Unix seconds."""
+        return now - (_SPANS[self.last][1] - 1) * 86400
+
+    def to_request(self, *, now: float) -> dict[str, str]:
+        """Parameters of `GET /v3/usage`."""
+        told = {
+            "since": str(self.since(now)),
+            "until": str(now),
+            "by": ",".join(dict.fromkeys(("day", self.by))),
+            "scope": self.scope,
+            "endpoint_id": self.endpoint_id,
+        }
+        return {name: value for name, value in told.items() if value}
 
 
 @dataclass(frozen=True, kw_only=True)

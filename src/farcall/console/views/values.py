@@ -37,6 +37,7 @@ def mappings(value: Any) -> list[Mapping[str, Any]]:  # a member of a JSON docum
 
 
 def short_id(value: Any) -> str | None:  # a member of a JSON document
-    """The beginning of an id, enough to tell two lines of a table apart. The whole one belongs behind it."""
+    """The end of an id, enough to tell two lines of a table apart: the beginning of ours is the time. The whole one
+    belongs behind it."""
     known = text(value)
-    return None if known is None else known[:8]
+    return known if known is None or len(known) <= 9 else f"…{known[-8:]}"
