@@ -69,6 +69,7 @@ def hint_of(running: RunningService, identity_id: str, front: Front | None) -> l
     Args:
         identity_id: of the person who starts the service.
     """
+    from farcall.service.login.links import LINK_LIFETIME_S
     from farcall.service.login.once import login_link_path
     from farcall.service.ports import is_loopback
 

@@ -77,7 +77,7 @@ export default {
     const heads = this.columns.map((column) => {
       const isSorted = this.by === column.name;
       const order = isSorted ? (this.descending ? "descending" : "ascending") : "none";
-      return h("th", { scope: "col", "aria-sort": order, class: `fc-${column.kind}` }, [
+      return h("th", { scope: "col", "aria-sort": order, class: `fc-k-${column.kind}` }, [
         h("button", { type: "button", onClick: () => this.sortBy(column) }, [
           column.label,
           h("span", { "aria-hidden": "true", class: "fc-arrow" }, isSorted ? (this.descending ? "▼" : "▲") : ""),
@@ -85,7 +85,7 @@ export default {
       ]);
     });
     const rows = this.sorted.map((row) =>
-      h("tr", row.map((cell, i) => h("td", { class: `fc-${this.columns[i].kind}` }, [this.shown(cell, this.columns[i])]))),
+      h("tr", row.map((cell, i) => h("td", { class: `fc-k-${this.columns[i].kind}` }, [this.shown(cell, this.columns[i])]))),
     );
     return h("div", { class: "fc-table" }, [
       h("div", { class: "fc-scroll", tabindex: 0, role: "region", "aria-label": this.caption }, [
