@@ -15,12 +15,14 @@ import click
 
 from farcall import __version__
 from farcall.cli import login as logins
+from farcall.cli.boot import disable_on_boot, enable_on_boot
 from farcall.cli.configure import configure
 from farcall.cli.looking import delete, list_endpoints, status
 from farcall.cli.manager import stop_user_endpoint
 from farcall.cli.running import restart, start, stop
 from farcall.cli.sharing import share, shares, unshare
 from farcall.cli.site import EX_UNAVAILABLE, Common, fail, flags, service_errors
+from farcall.cli.templates import migrate_to_template_capable, render_user_config, validate_mapping
 from farcall.cli.user_endpoint import start_user_endpoint
 from farcall.client.settings import user_dir
 from farcall.endpoint.directory import find_endpoints
@@ -125,6 +127,11 @@ for command in (
     status,
     stop_user_endpoint,
     delete,
+    render_user_config,
+    validate_mapping,
+    migrate_to_template_capable,
+    enable_on_boot,
+    disable_on_boot,
     share,
     unshare,
     shares,

@@ -46,7 +46,7 @@ def parse_user_config(text: str, begin: Begin) -> LoadedConfig:
     Raises:
         ConfigInvalid: it is wrong, or not fit for protected data.
     """
-    document = read_document(text, NAME)
+    document = read_document(text, NAME, is_rendered=True)
     loaded = loaded_config(document, UserEndpointConfig)
     config = loaded.config
     if begin.is_encrypted and not config.is_encrypted:

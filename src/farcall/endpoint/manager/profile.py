@@ -16,7 +16,7 @@ from typing import Any, Final
 from farcall.endpoint.directory import EndpointDirectory
 from farcall.endpoint.profile import check_new
 
-__all__ = ["ManagerFiles", "Sources", "create_manager_profile"]
+__all__ = ["ManagerFiles", "Sources", "create_manager_profile", "default_text", "write_private"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,18 +87,27 @@ def create_manager_profile(
     directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.make_private()
     for path, text in texts.items():  # config.yaml last: with it, the endpoint is configured
-        _write(path, text)
+        write_private(path, text)
     return made
 
 
 def _text(source: Path | None, name: str) -> str:
     if source is not None:
         return source.read_text(encoding="utf-8")
+    return default_text(name)
+
+
+def default_text(name: str) -> str:
+    """The file of this name that a new manager begins with."""
     return (files("farcall.endpoint.templates") / "default" / name).read_text(encoding="utf-8")
 
 
-def _write(path: Path, text: str) -> None:
-    # Whoever could write the identity mapping would choose whom the manager becomes, whatever the umask says.
+def write_private(path: Path, text: str) -> None:
+    """Write a file that nobody else may write, whatever the umask says: who could, would choose whom a manager becomes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         os.fchmod(fd, 0o600)

@@ -3,6 +3,6 @@
 Loaded by the launcher and by commands; the manager itself renders nothing.
 """
 
-from farcall.endpoint.templates.render import TIME_LIMIT_S, TemplateRefused, known_options, render
+from farcall.endpoint.templates.rendering import TIME_LIMIT_S, TemplateRefused, known_options, render
 
 __all__ = ["TIME_LIMIT_S", "TemplateRefused", "known_options", "render"]

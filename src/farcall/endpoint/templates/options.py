@@ -93,19 +93,20 @@ def _validator(schema: Any) -> Any:
     if not isinstance(schema, (dict, bool)):
         raise SchemaUnusable(f"a JSON Schema is an object, not {_shown(schema)}")
     named = schema.get("$schema") if isinstance(schema, dict) else None
-    made = validator_for(schema, default=_Unknown if named is not None else jsonschema.Draft202012Validator)
-    if made is _Unknown:
-        raise SchemaUnusable(f"its $schema, {_shown(named)}, is no draft that is known (2020-12, 2019-09, draft-07, …)")
+    made: Any = jsonschema.Draft202012Validator
+    if named is not None:
+        found = validator_for(schema, default=cast(Any, None))  # which the stubs do not foresee
+        if found is None:
+            raise SchemaUnusable(
+                f"its $schema, {_shown(named)}, is no draft that is known (2020-12, 2019-09, draft-07, …)"
+            )
+        made = found
     try:
         made.check_schema(cast(Any, schema))  # a boolean is a schema too; the stubs do not know
     except SchemaError as exc:
         raise SchemaUnusable(f"{_path(exc.absolute_path, 'the schema')}: {exc.message}") from exc
     # Only the drafts themselves: without a registry, jsonschema would fetch what a schema refers to.
     return made(schema, registry=REGISTRY)
-
-
-class _Unknown(jsonschema.Draft202012Validator):
-    """Only to be recognised."""
 
 
 def _fault(error: ValidationError, schema: Any) -> str:

@@ -150,7 +150,7 @@ class _Placement:
 
 
 # Plain scalars that mean themselves in block and flow context alike; anything else is quoted.
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_/$](?:[A-Za-z0-9_./@%+=~$\"'();&|<>*? -]*[A-Za-z0-9_./@%+=~$\"');])?")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_/$](?:[A-Za-z0-9_./@%+=~$\"'();&|<>* -]*[A-Za-z0-9_./@%+=~$\"');])?")
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 
 
