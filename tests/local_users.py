@@ -7,6 +7,7 @@ is removed by the next.
 from __future__ import annotations
 
 import grp
+import itertools
 import os
 import pwd
 import shutil
@@ -24,6 +25,8 @@ import pytest
 import farcall
 
 _PREFIX = "fct"
+_NUMBERS = itertools.count()
+_PROGRAMS = ("interchange.py", "process_worker_pool.py")
 _DEBIAN_PYTHON = f"/usr/bin/python3.{sys.version_info.minor}"
 
 
@@ -60,20 +63,27 @@ class LocalUsers:
 
 
 class PamService:
-    """A file in /etc/pam.d: members of a group, whose account has not expired; it writes down every session."""
+    """A file in /etc/pam.d: members of a group, whose account has not expired; it writes down every session.
+
+    While there is a file `is_closed`, no session opens; while there is a file `nologin`, nobody may, and is told why.
+    """
 
     def __init__(self, name: str, directory: Path, group: str) -> None:
         self.name = name
         self._path = Path("/etc/pam.d") / name
         self.record = directory / "sessions"
         script = directory / "record-session"
-        script.write_text(f'#!/bin/sh\necho "$PAM_TYPE $PAM_USER" >> {self.record}\n')
+        self.is_closed, self.nologin = directory / "no-sessions", directory / "nologin"
+        script.write_text(
+            f'#!/bin/sh\ntest ! -e {self.is_closed} || exit 1\necho "$PAM_TYPE $PAM_USER" >> {self.record}\n'
+        )
         script.chmod(0o755)
         variables, limits = directory / "session.env", directory / "limits.conf"
         variables.write_text("FCT_SITE=of-pam\nHOME=/of-pam\n")
         limits.write_text("* hard nofile 777\n* soft nofile 777\n")
         self._path.write_text(
             "auth     required   pam_rootok.so\n"
+            f"account  required   pam_nologin.so file={self.nologin}\n"
             "account  required   pam_unix.so\n"
             f"account  required   pam_succeed_if.so quiet user ingroup {group}\n"
             f"session  required   pam_env.so readenv=1 user_readenv=0 envfile={variables}\n"
@@ -105,8 +115,9 @@ def local_users() -> Iterator[LocalUsers]:
     """See LocalUsers. They are removed with their homes, and with whatever of theirs still runs."""
     need_users()
     _remove_stale()
-    group = f"{_PREFIX}-may-{os.getpid()}"
-    names = {kind: f"{_PREFIX}-{kind}-{os.getpid()}" for kind in ("a", "b", "expired", "homeless")}
+    number = f"{next(_NUMBERS)}-{os.getpid()}"
+    group = f"{_PREFIX}-may-{number}"
+    names = {kind: f"{_PREFIX}-{kind}-{number}" for kind in ("a", "b", "expired", "homeless")}
     subprocess.run(["groupadd", group], check=True)
     try:
         for kind, name in names.items():
@@ -130,7 +141,7 @@ def pam_service(users: LocalUsers, directory: Path) -> Iterator[PamService]:
     """See PamService. Skips where PAM's modules are missing."""
     if not any(Path("/lib").glob("*/security/pam_exec.so")) and not Path("/lib64/security/pam_exec.so").exists():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("PAM's modules are missing (Debian: libpam-modules)")
-    service = PamService(f"{_PREFIX}-{os.getpid()}", directory, users.group)
+    service = PamService(users.group, directory, users.group)
     try:
         yield service
     finally:
@@ -170,7 +181,12 @@ def python_for_everybody(directory: Path) -> Path:
     subprocess.run([_DEBIAN_PYTHON, "-m", "venv", "--without-pip", str(home)], check=True)
     within = next(home.glob("lib/python3*/site-packages"))
     (within / "farcall-tests.pth").write_text("\n".join([str(source), *packages]) + "\n")
-    return home / "bin" / "python3"
+    interpreter = home / "bin" / "python3"
+    for program in _PROGRAMS:  # of Parsl: their first line names the interpreter that is to run them
+        _, _, text = (Path(sys.prefix) / "bin" / program).read_text().partition("\n")
+        (home / "bin" / program).write_text(f"#!{interpreter}\n{text}")
+        (home / "bin" / program).chmod(0o755)
+    return interpreter
 
 
 _SOURCE = Path(farcall.__file__).absolute().parents[1]
@@ -209,6 +225,9 @@ def _remove_stale() -> None:
     for found in pwd.getpwall():
         if found.pw_name.startswith(f"{_PREFIX}-") and not Path(f"/proc/{found.pw_gecos.strip(',')}").exists():
             _remove(found.pw_name)
+    for path in Path("/etc/pam.d").glob(f"{_PREFIX}-may-*"):
+        if not Path(f"/proc/{path.name.rpartition('-')[2]}").exists():
+            path.unlink(missing_ok=True)
     for group in grp.getgrall():
         number = group.gr_name.rpartition("-")[2]
         if group.gr_name.startswith(f"{_PREFIX}-may-") and not Path(f"/proc/{number}").exists():

@@ -110,6 +110,8 @@ class Try:
     is_in: Callable[[Any], bool] = lambda _answer: True
     status: Callable[[Any], int] | None = None
     """The status of what it is about, where the answer's own says nothing."""
+    of_endpoint: str | None = None
+    """Id in the route's path."""
 
 
 Prepare = Callable[[World, Person], Awaitable[Try]]
@@ -182,6 +184,17 @@ async def _(world: World, who: Person) -> Try:
     return Try("GET", f"/v2/taskgroup/{(await world.task())[1]}")
 
 
+@prepares("GET /v3/tasks", "the task")
+async def _(world: World, who: Person) -> Try:
+    task_id, _ = await world.task()
+    return Try("", "", None, lambda answer: task_id in [each["task_id"] for each in answer["tasks"]])
+
+
+@prepares("GET /v3/tasks/{task_id}", "the task")
+async def _(world: World, who: Person) -> Try:
+    return Try("", f"/v3/tasks/{(await world.task())[0]}")
+
+
 @prepares("POST /v3/tasks/{task_id}/cancel", "the task")
 async def _(world: World, who: Person) -> Try:
     return Try("POST", f"/v3/tasks/{(await world.task())[0]}/cancel")
@@ -201,6 +214,24 @@ async def _(world: World, who: Person) -> Try:
 @prepares("POST /v3/functions", "for the high-assurance endpoint")
 async def _(world: World, who: Person) -> Try:
     return Try("POST", "/v3/functions", function_body(ha_endpoint_id=await world.guarded()))
+
+
+@prepares("GET /v3/functions", "the function, among one's own")
+async def _(world: World, who: Person) -> Try:
+    function_id = await world.owner.caller.function(group=world.lab)
+    return Try("", "", None, lambda answer: function_id in [each["function_id"] for each in answer["functions"]])
+
+
+@prepares("GET /v3/functions", "the function, among what others share")
+async def _(world: World, who: Person) -> Try:
+    function_id = await world.owner.caller.function(group=world.lab)
+    path = "/v3/functions?role=shared"
+    return Try("", path, None, lambda answer: function_id in [each["function_id"] for each in answer["functions"]])
+
+
+@prepares("GET /v3/functions/{function_id}", "the function")
+async def _(world: World, who: Person) -> Try:
+    return Try("", f"/v3/functions/{await world.owner.caller.function(group=world.lab)}")
 
 
 @prepares("GET /v2/functions/{function_id}", "the function")
@@ -226,9 +257,36 @@ async def _(world: World, who: Person) -> Try:
     return Try("", "/v2/endpoints?role=any", None, lambda answer: endpoint_id in [each["uuid"] for each in answer])
 
 
+@prepares("GET /v3/endpoints", "the endpoint, among all")
+async def _(world: World, who: Person) -> Try:
+    endpoint_id = await world.endpoint()
+    return Try("", "", None, lambda answer: endpoint_id in [each["endpoint_id"] for each in answer["endpoints"]])
+
+
 @prepares("GET /v2/endpoints/{endpoint_id}", "a public endpoint")
 async def _(world: World, who: Person) -> Try:
     return Try("", f"/v2/endpoints/{await world.endpoint(public=True)}")
+
+
+async def _user_endpoint(world: World, who: Person) -> str:
+    """Of `who`, at a manager of the owner's."""
+    metadata = {"commands": ["cmd_start_endpoint", "cmd_stop_user_endpoint"]}
+    manager_id = await world.endpoint(direct=False, multi_user=True, public=True, metadata=metadata)
+    await who.caller.submit(manager_id, await who.caller.function())
+    answer = await who.caller.ask("GET", f"/v3/endpoints?manager_id={manager_id}")
+    return str(answer["endpoints"][0]["endpoint_id"])
+
+
+@prepares("GET /v3/endpoints/{endpoint_id}/console", "another's user endpoint, at the endpoint")
+@prepares("POST /v3/endpoints/{endpoint_id}/stop", "another's user endpoint, at the endpoint")
+async def _(world: World, who: Person) -> Try:
+    guest = await person(world.site, f"{new_id()}@example.org", scopes=(COMPUTE_SCOPE,))
+    return Try("", "", of_endpoint=await _user_endpoint(world, guest))
+
+
+@prepares("POST /v3/endpoints/{endpoint_id}/stop", "one's own user endpoint")
+async def _(world: World, who: Person) -> Try:
+    return Try("", "", of_endpoint=await _user_endpoint(world, who))
 
 
 _ENDPOINT_BODIES: dict[str, Callable[[World], Any]] = {
@@ -284,6 +342,23 @@ for _route, _what in {(row[0], row[1]) for row in COMPUTE + LOGIN if "{policy_id
     PREPARE[(_route, _what)] = _of_policy(_route, of_site=_what != "the policy")
 
 
+@prepares("GET /v3/usage", "one's own task")
+async def _(world: World, who: Person) -> Try:
+    task_id, _ = await world.task()
+    await world.owner.caller.ask("POST", f"/v3/tasks/{task_id}/cancel")
+    return Try("", "", None, lambda answer: bool(answer["rows"]))
+
+
+@prepares("GET /v3/usage", "of everybody at the endpoint")
+async def _(world: World, who: Person) -> Try:
+    return Try("", f"/v3/usage?scope=endpoint&endpoint_id={await world.endpoint()}")
+
+
+@prepares("GET /v3/usage", "of the whole service")
+async def _(world: World, who: Person) -> Try:
+    return Try("", "/v3/usage?scope=all")
+
+
 @prepares("GET /v2/authenticate", "oneself")
 @prepares("GET /v2/whoami", "oneself")
 @prepares("GET /v3/whoami", "oneself")
@@ -292,6 +367,7 @@ for _route, _what in {(row[0], row[1]) for row in COMPUTE + LOGIN if "{policy_id
 @prepares("GET /v2/oauth2/userinfo", "oneself")
 @prepares("POST /v2/oauth2/userinfo", "oneself")
 @prepares("GET /v3/service", "the service")
+@prepares("POST /v3/login-links", "the service")
 async def _(world: World, who: Person) -> Try:
     return Try("", "")
 
@@ -356,6 +432,7 @@ async def attempt(site: Site, route: str, wanted: Try, token: str | None) -> str
     """What becomes of it, as a cell says it."""
     method, path = route.split(" ", 1)
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    path = path.replace("{endpoint_id}", wanted.of_endpoint or "{endpoint_id}")
     answer = await site.client.request(method, HTTPS + (wanted.path or path), headers=headers, json=wanted.body)
     if answer.status_code != 200:
         return str(answer.status_code)

@@ -19,6 +19,7 @@ from farcall.service.functions import store as functions
 from farcall.service.functions.rules import NewFunction
 from farcall.service.ids import new_id, new_ids
 from farcall.service.relay import store as relay
+from farcall.service.relay.moves import Move
 from farcall.service.relay.results import ParsedResult, Reason
 from farcall.service.tasks import rules as task_rules
 from farcall.service.tasks import store as tasks
@@ -71,7 +72,7 @@ class World:
         return relay.record_results(self.conn, [self.result(each) for each in task_ids], now)
 
     def state(self, task_id: str) -> TaskState:
-        return tasks.read_tasks(self.conn, [task_id], self.ada.id)[task_id].state
+        return tasks.read_tasks(self.conn, [task_id], [self.ada.id])[task_id].state
 
     def count(self, table: Any) -> int:
         return int(self.conn.execute(select(func.count()).select_from(table)).scalar_one())
@@ -325,7 +326,7 @@ def test_the_first_result_ends_a_task_and_the_second_changes_nothing(world: Worl
     second = relay.record_results(world.conn, [world.result(task_id, data="other")], NOW + 1)
     assert [each.task.id for each in first.ended] == [task_id]
     assert (second.ended, [each.reason for each in second.dropped]) == ([], [Reason.DUPLICATE])
-    task = tasks.read_tasks(world.conn, [task_id], world.ada.id)[task_id]
+    task = tasks.read_tasks(world.conn, [task_id], [world.ada.id])[task_id]
     stored = tasks.read_results(world.conn, [task.seq])[task.seq]
     assert (task.state, task.completed_at, stored.data) == (TaskState.SUCCESS, NOW, "value")
     assert (stored.details, stored.transitions) == ({"os": "L"}, {"execution-start": 1.5})
@@ -391,17 +392,19 @@ def test_cancelling_ends_a_task_once_and_only_for_its_owner(world: World) -> Non
 def test_reported_moves_follow_the_transition_table(world: World) -> None:
     first, second = world.task_ids(2)
     world.finish(second)
-    other = new_id()
+    other, running = new_id(), Move(TaskState.RUNNING, NOW + 1, NOW + 2)
     relay.move_tasks(
         world.conn,
         {
-            world.endpoint_id: {first: TaskState.RUNNING, second: TaskState.RUNNING, new_id(): TaskState.RUNNING},
-            other: {first: TaskState.WAITING_FOR_NODES},
+            world.endpoint_id: {first: running, second: running, new_id(): running},
+            other: {first: Move(TaskState.WAITING_FOR_NODES)},
         },
     )
     assert (world.state(first), world.state(second)) == (TaskState.RUNNING, TaskState.SUCCESS)
-    relay.move_tasks(world.conn, {world.endpoint_id: {first: TaskState.WAITING_FOR_NODES}})
+    relay.move_tasks(world.conn, {world.endpoint_id: {first: Move(TaskState.WAITING_FOR_NODES, NOW + 3)}})
     assert world.state(first) is TaskState.WAITING_FOR_NODES
+    times = select(tables.tasks.c.taken_at, tables.tasks.c.started_at).where(tables.tasks.c.id == first)
+    assert world.conn.execute(times).one() == (NOW + 3, NOW + 2)
 
 
 def test_the_open_tasks_of_a_deleted_endpoint_end_in_steps(world: World) -> None:

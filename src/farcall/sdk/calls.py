@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import platform
+import textwrap
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,9 +18,18 @@ from farcall.wire.framing import pack_buffers
 from farcall.wire.limits import PAYLOAD_LIMIT_BYTES
 from farcall.wire.rest import FunctionRegistration
 
-__all__ = ["FunctionCache", "FunctionRef", "function_registration", "pack_arguments", "source_registration"]
+__all__ = [
+    "FunctionCache",
+    "FunctionRef",
+    "function_registration",
+    "json_object",
+    "pack_arguments",
+    "source_registration",
+]
 
 _MIB = 1024 * 1024
+_AS_TEXT = ("st", "sd", "10", "12")
+_SOURCE_LIMIT_CHARS = 64 * 1024
 
 
 def pack_arguments(
@@ -90,6 +101,7 @@ def function_registration(
             "python_version": platform.python_version(),
             "sdk_version": __version__,
             "serde_identifier": code[:2],
+            **({} if ha_endpoint_id is not None else _text_beside(function, code)),
             **(metadata or {}),
         },
         description=description if description is not None else inspect.getdoc(function),
@@ -97,6 +109,18 @@ def function_registration(
         group=group,
         ha_endpoint_id=ha_endpoint_id,
     )
+
+
+def _text_beside(function: Callable[..., Any], code: str) -> dict[str, str]:
+    """The text of a function whose code is pickled, for people who look at it later: the service opens no pickles."""
+    if code[:2] in _AS_TEXT:
+        return {}
+    command = getattr(function, "cmd", None)  # of shell functions
+    try:
+        text = command if isinstance(command, str) else textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError, SyntaxError, IndexError):  # typed at a prompt, written in C, a file that has changed
+        return {}
+    return {"source": text} if "\0" not in text and len(text) <= _SOURCE_LIMIT_CHARS else {}
 
 
 def source_registration(
@@ -246,3 +270,22 @@ def _labelled(args: Sequence[Any], kwargs: Mapping[str, Any], function: object) 
             names = []
     labels = [f"argument {names[n]!r}" if n < len(names) else f"argument {n + 1}" for n in range(len(args))]
     return [*zip(labels, args, strict=True), *((f"argument {name!r}", value) for name, value in kwargs.items())]
+
+
+def json_object(value: Mapping[str, Any] | None, what: str) -> dict[str, Any] | None:
+    """A copy of what the user gave, unless it is a dict already: that one may be changed in place later.
+
+    Raises:
+        TypeError: it is no mapping.
+        ValueError: JSON cannot carry it.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{what} must be a dict, got {type(value).__name__}")
+    made = value if isinstance(value, dict) else dict(value)
+    try:
+        json.dumps(made, allow_nan=False)
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"{what} must be made of JSON values (text, numbers, lists, dicts): {exc}") from exc
+    return made

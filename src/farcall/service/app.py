@@ -28,13 +28,22 @@ from farcall.service.cluster.signals import pack
 from farcall.service.context import Service
 from farcall.service.db.engine import Database
 from farcall.service.db.upkeep import join_store, upgrade_store
+from farcall.service.endpoints import listing as endpoints_listing
+from farcall.service.endpoints import live_routes as endpoints_live
 from farcall.service.endpoints import routes as endpoints_routes
+from farcall.service.endpoints.live import Live
 from farcall.service.endpoints.online import OnlineHere, OnlineSomewhere
 from farcall.service.factors import routes as factors_routes
+from farcall.service.functions import listing_routes as function_listing_routes
 from farcall.service.functions import routes as functions_routes
+from farcall.service.history import routes as history_routes
+from farcall.service.history.recorder import Recorder
 from farcall.service.ids import new_id
+from farcall.service.login import once as once_routes
 from farcall.service.login import routes as login_routes
+from farcall.service.login.links import LoginLinks
 from farcall.service.login.store import forget_sessions
+from farcall.service.managers import routes as managers_routes
 from farcall.service.oauth import routes as oauth_routes
 from farcall.service.oauth.keys import SigningKeys
 from farcall.service.oauth.store import forget_expired
@@ -52,9 +61,11 @@ from farcall.service.relay.runner import Relay
 from farcall.service.relay.sides import embedded_side, rabbitmq_side
 from farcall.service.roles import Part, part_of
 from farcall.service.settings import ServiceSettings
+from farcall.service.tasks import listing_routes as task_listing_routes
 from farcall.service.tasks import routes as tasks_routes
 from farcall.service.tasks.replay import Replay
 from farcall.service.tls import own_certificate
+from farcall.service.usage import routes as usage_routes
 from farcall.service.web.errors import install_error_handlers
 from farcall.service.web.limits import BodyLimit
 from farcall.service.web.openapi import install_openapi
@@ -65,11 +76,19 @@ _logger = logging.getLogger(__name__)
 _KEPT_S = 7 * 24 * 3600.0
 _PARTS = (
     tasks_routes,
+    task_listing_routes,
     functions_routes,
+    function_listing_routes,
     endpoints_routes,
+    endpoints_listing,
+    endpoints_live,
+    history_routes,
+    usage_routes,
+    managers_routes,
     policies_routes,
     accounts_routes,
     login_routes,
+    once_routes,
     factors_routes,
     oidc_routes,
     oauth_routes,
@@ -118,6 +137,9 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         closing.push_async_callback(queue_limit.stop)
         relay.on_ended = queue_limit.ended
         db.on_group = relay.measures.group_written
+        recorder = Recorder(db, clock)
+        closing.push_async_callback(recorder.stop)
+        relay.onlookers.add(recorder)
         authenticator = Authenticator(db, clock, cache_s=settings.token_cache_s)
         cluster = _cluster(settings, me, relay, authenticator, queue_limit, part)
         if cluster is not None:
@@ -139,14 +161,23 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
         closing.callback(passwords.close)
         oidc = OidcLogins(settings.oidc, secret, clock)
         closing.push_async_callback(oidc.close)
+        online = OnlineSomewhere(db, clock) if part.has_others else OnlineHere(relay.reports)
+        live = Live(
+            db, online, queue_limit, has_others=part.has_others, waiters_limit=settings.live_waiters_per_identity
+        )
+        relay.onlookers.add(live)
+        closing.push_async_callback(live.drain)
         service = Service(
             settings=settings,
             db=db,
             relay=relay,
-            online=OnlineSomewhere(db, clock) if part.has_others else OnlineHere(relay.reports),
+            online=online,
+            live=live,
+            recorder=recorder,
             authenticator=authenticator,
             watch=watch,
             passwords=passwords,
+            links=LoginLinks(clock),
             attempts=Attempts(),
             factor_guesses=Attempts(),
             code_guesses=Throttle(free=10),

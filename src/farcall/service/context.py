@@ -16,7 +16,10 @@ from farcall.service.accounts.throttle import Attempts, Throttle
 from farcall.service.accounts.watch import AccountsWatch
 from farcall.service.cluster.process import Cluster
 from farcall.service.db.engine import Database
+from farcall.service.endpoints.live import Live
 from farcall.service.endpoints.online import Online
+from farcall.service.history.recorder import Recorder
+from farcall.service.login.links import LoginLinks
 from farcall.service.oauth.keys import SigningKeys
 from farcall.service.oidc.login import OidcLogins
 from farcall.service.ops.health import Health
@@ -42,6 +45,7 @@ class Service:
     """One running service.
 
     Attributes:
+        live: endpoints that somebody is looking at.
         watch: told what was revoked; notices what was revoked elsewhere.
         attempts: slows guessing of passwords; `code_guesses` (by person) and `secret_guesses` (by address) likewise
             of the codes of devices, and of the secrets of programs; `factor_guesses` of second factors.
@@ -60,9 +64,12 @@ class Service:
     db: Database
     relay: Relay
     online: Online
+    live: Live
+    recorder: Recorder
     authenticator: Authenticator
     watch: AccountsWatch
     passwords: Passwords
+    links: LoginLinks
     attempts: Attempts
     factor_guesses: Attempts
     code_guesses: Throttle

@@ -23,7 +23,9 @@ class ServiceSettings:
     Attributes:
         data_dir: holds the database, the log and the state files; private to the operator.
         role: what this process does of what a service does: answer HTTP ("api"), hand tasks and results on ("relay"),
-            or both. Several processes need PostgreSQL and RabbitMQ; see `farcall.service.roles`.
+            show the web console ("console"), or everything. Several processes need PostgreSQL and RabbitMQ; see
+            `farcall.service.roles`.
+        console: show the web console, if this process answers people and NiceGUI is installed.
         store: URL of PostgreSQL or SQLite, passwords and all: never shown or logged; None means SQLite in
             `data_dir`.
         public_host: host name put into the broker URLs that are handed out; None means the host by which the
@@ -39,6 +41,7 @@ class ServiceSettings:
             went away before it was sent.
         requests_per_s, request_burst: of one identity, in the long run and at once; 0 requests_per_s: no limit.
         max_queued_tasks_per_endpoint: tasks of one endpoint that have not ended; 0: no limit.
+        live_waiters_per_identity: requests of one identity that wait for news of an endpoint at the same time.
         broker: URL of RabbitMQ with the service's account, password and all: never shown or logged; None means the
             broker in this process.
         broker_management: URL of RabbitMQ's management interface; None means port 15672 of the same host, with the same
@@ -56,13 +59,16 @@ class ServiceSettings:
         device_code_s: how long a login on another device may take.
         accounts_check_s: how soon this process notices that rights were taken away elsewhere.
         ha_function_retention_s: a function for high assurance is deleted so long after its last task.
+        history_minutes_s, history_hours_s: so long is what went on at endpoints kept per minute, and per hour.
+        usage_retention_s: how long it is known what was used, per day.
         audit_submissions: whether each request that submits tasks is recorded in the audit table.
         log_format: text for people, or one JSON object per line.
         oidc: providers to log in with, in the order of their buttons.
     """
 
     data_dir: Path
-    role: Literal["all", "api", "relay"] = "all"
+    role: Literal["all", "api", "relay", "console"] = "all"
+    console: bool = True
     store: str | None = field(default=None, repr=False)
     host: str = "127.0.0.1"
     port: int = 5000
@@ -88,6 +94,7 @@ class ServiceSettings:
     requests_per_s: float = 200.0
     request_burst: int = 400
     max_queued_tasks_per_endpoint: int = 1_000_000
+    live_waiters_per_identity: int = 100
     payload_limit_bytes: int = limits.PAYLOAD_LIMIT_BYTES
     request_limit_bytes: int = limits.REQUEST_LIMIT_BYTES
     batch_limit_tasks: int = limits.SUBMIT_BATCH_LIMIT_TASKS
@@ -97,6 +104,9 @@ class ServiceSettings:
     replay_window_s: float = 120.0
     lock_s: float = 5.0
     ha_function_retention_s: float = 90 * 24 * 3600.0
+    history_minutes_s: float = 2 * 24 * 3600.0
+    history_hours_s: float = 90 * 24 * 3600.0
+    usage_retention_s: float = 730 * 24 * 3600.0
     audit_submissions: bool = True
     token_cache_s: float = 60.0
 

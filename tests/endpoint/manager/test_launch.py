@@ -10,7 +10,9 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +70,15 @@ def test_without_pam_the_process_is_the_users_and_can_never_gain_anything(
     monkeypatch.setenv("LD_LIBRARY_PATH", "/root/lib")
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", "/root/python"))
     leaked = os.open("/etc/shadow", os.O_RDONLY)
-    os.set_inheritable(leaked, True)
+    begin_process = subprocess.Popen
+
+    def leak(*arguments: Any, pass_fds: Sequence[int], **keywords: Any) -> subprocess.Popen[bytes]:
+        """As a library might that opens something in the launcher, and lets programs have it."""
+        return begin_process(*arguments, pass_fds=[*pass_fds, leaked], **keywords)
+
+    monkeypatch.setattr(subprocess, "Popen", leak)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
     os.umask(os.umask(0o022))
     running = start(
         people.a.name, wish="helper", environment={"SITE": "1", "HOME": "/tmp", "USER": "root", "SHELL": "/bin/evil"}
@@ -76,6 +86,8 @@ def test_without_pam_the_process_is_the_users_and_can_never_gain_anything(
     assert running.listen(Rendered).config == 'wish: "helper"\n'
     facts = running.facts()
     os.close(leaked)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
+    signal.signal(signal.SIGUSR2, signal.SIG_DFL)
 
     check_is(facts, people.a)
     assert facts["status"]["CapBnd"] == NO_CAPABILITY
@@ -101,8 +113,9 @@ def test_without_pam_the_process_is_the_users_and_can_never_gain_anything(
 
 
 def test_with_pam_a_session_is_open_while_it_lives_with_limits_and_variables(
-    start: Start, people: LocalUsers, pam: PamService
+    start: Start, people: LocalUsers, pam: PamService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("FARCALL_TOKEN", "of-the-manager")
     before = len(pam.sessions())
     running = start(people.b.name, wish="helper", pam_service=pam.name)
     facts = running.facts()
@@ -114,6 +127,11 @@ def test_with_pam_a_session_is_open_while_it_lives_with_limits_and_variables(
     assert facts["ppid"] == facts["sid"] == running.child.pid
     keeper = Path(f"/proc/{running.child.pid}")
     assert "Uid:\t0\t0\t0\t0\n" in (keeper / "status").read_text()
+    assert {each.partition(b"=")[0] for each in (keeper / "environ").read_bytes().split(b"\0")} == {
+        b"",
+        b"PATH",
+        b"LANG",
+    }
     assert not any(
         os.readlink(fd).startswith("socket:[") and os.readlink(fd) == facts["fds"][facts["argv"][3]]
         for fd in (keeper / "fd").iterdir()
@@ -123,6 +141,23 @@ def test_with_pam_a_session_is_open_while_it_lives_with_limits_and_variables(
     end(running.child, signal.SIGTERM)
     assert running.wait() == -signal.SIGTERM
     assert pam.sessions()[before:] == [f"open_session {people.b.name}", f"close_session {people.b.name}"]
+
+
+def test_what_pam_tells_people_reaches_them_and_a_session_that_does_not_open_starts_nothing(
+    start: Start, people: LocalUsers, pam: PamService
+) -> None:
+    before = pam.sessions()
+    for file, words in ((pam.nologin, "Back on Monday."), (pam.is_closed, "log tells")):
+        file.write_text("Maintenance.\nBack on Monday.\n")
+        try:
+            running = start(people.a.name, pam_service=pam.name)
+            failed = running.listen(Failed)
+            assert (failed.step, running.wait()) == ("pam", STATUSES["pam"])
+            assert words in failed.text
+            assert "pam_" in failed.detail
+        finally:
+            file.unlink()
+    assert pam.sessions() == before
 
 
 def test_a_session_is_closed_however_the_agent_ends(start: Start, people: LocalUsers, pam: PamService) -> None:
@@ -176,7 +211,10 @@ def test_what_fails_is_told_to_the_submitter_and_by_the_status(
     assert running.wait() == STATUSES[step]
 
 
-def test_users_cannot_reach_each_other_nor_the_manager(start: Start, people: LocalUsers, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_asked", [True, False], ids=["pam", "no-pam"])
+def test_users_cannot_reach_each_other_nor_the_manager(
+    start: Start, people: LocalUsers, pam: PamService, tmp_path: Path, is_asked: bool
+) -> None:
     secret = tmp_path / "credentials.json"
     secret.write_text("of the manager")
     secret.chmod(0o600)
@@ -184,6 +222,7 @@ def test_users_cannot_reach_each_other_nor_the_manager(start: Start, people: Loc
     other = start(people.b.name)
     its = other.facts()
     (people.b.home / "data").write_text("of b")
+    (people.b.home / "data").chmod(0o666)
     journal = people.b.home / ".farcall" / its["argv"][1] / "endpoint.log"
     read = [
         str(secret),
@@ -199,10 +238,10 @@ def test_users_cannot_reach_each_other_nor_the_manager(start: Start, people: Loc
         "signal": [os.getpid(), its["pid"]],
         "keyctl_read": [] if key is None else [_KEYCTL[platform.machine()], 11, key, 0, 0],
     }
-    facts = start(people.a.name, wish="attack " + json.dumps(aims)).facts()
+    service = pam.name if is_asked else None
+    facts = start(people.a.name, wish="attack " + json.dumps(aims), pam_service=service).facts()
     refused = {"Permission denied", "Operation not permitted"}
     assert {aim: got for aim, got in facts["attempts"].items() if got not in refused} == {}
-    assert facts["helper"] != 0
     assert facts["key"] == -1
     if key is not None:
         assert libc.syscall(*[ctypes.c_long(each) for each in aims["keyctl_read"]]) >= 0, (
@@ -246,10 +285,10 @@ def test_nothing_that_a_user_or_an_environment_plants_is_imported(
             path.unlink()
 
 
-def test_links_in_a_home_directory_gain_nothing(start: Start, people: LocalUsers, tmp_path: Path) -> None:
-    target = tmp_path / "of-root"
+def test_links_in_a_home_directory_gain_nothing(start: Start, people: LocalUsers) -> None:
+    target = people.a.home / "notes"
     target.write_text("untouched")
-    os.chmod(tmp_path, 0o755)
+    os.chown(target, people.a.uid, people.a.gid)
 
     def refused(number: int) -> str:
         running = start(people.a.name, name=f"uep.links.{number}")
@@ -263,13 +302,14 @@ def test_links_in_a_home_directory_gain_nothing(start: Start, people: LocalUsers
         directory = base / f"uep.links.{number}"
         assert people.a.run("mkdir", "-p", str(directory)).returncode == 0
         assert people.a.run("sh", "-c", make.format(target=target, dir=directory)).returncode == 0
+        directory.chmod(0o755)
         refused(number)
+        assert private(directory)
     assert people.a.run("ln", "-s", str(people.b.home), str(base / "uep.links.2")).returncode == 0
     refused(2)
     os.mkdir(base / "uep.links.3")  # of root's
     assert "somebody else" in refused(3)
     assert target.read_text() == "untouched"
-    assert target.stat().st_uid == 0
 
 
 def test_an_order_larger_than_any_socket_buffer_does_not_hold_up_the_manager(start: Start, people: LocalUsers) -> None:
@@ -301,6 +341,46 @@ print(read_exactly_one(child.line).step, child.process.wait())
     assert done.stdout.split() == ["privileges", str(STATUSES["privileges"])], done.stderr
 
 
+@pytest.mark.parametrize("call", ["setresuid", "setresgid", "setgroups"])
+def test_a_drop_that_does_not_drop_is_noticed(people: LocalUsers, site: tuple[str, str], call: str) -> None:
+    script = f"""
+import os, sys; sys.path.insert(0, {str(Path(__file__).parents[3] / "src")!r})
+from farcall.endpoint.manager.accounts import local_account
+from farcall.endpoint.manager.privileges import become
+account = local_account({people.a.name!r})
+os.setgroups([0])
+os.{call} = lambda *ids: None
+try:
+    become(account, account.groups, keeps_helpers=False)
+except Exception as exc:
+    print(type(exc).__name__, exc)
+"""
+    done = subprocess.run([site[0], "-I", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("PrivilegesRemain"), done
+
+
+def test_capabilities_that_a_manager_passes_on_to_its_programs_reach_no_user(
+    site: tuple[str, str], people: LocalUsers
+) -> None:
+    script = f"""
+import sys, json; sys.path.insert(0, {str(Path(__file__).parents[3] / "src")!r})
+from farcall.endpoint.manager.spawn import spawn
+from farcall.endpoint.manager.line import *
+child = spawn(Order(name="uep.caps", user_endpoint_id="x", manager_name="m", local_user={people.a.name!r},
+                    template="wish: {{{{ wish }}}}", user_options={{"wish": "facts"}},
+                    environment={{"PATH": {site[1]!r}}}),
+              Begin(user_endpoint_id="x", queues={{}}), interpreter={site[0]!r})
+child.line.setblocking(True)
+read_exactly_one(child.line)
+print(read_exactly_one(child.line).text)
+"""
+    done = subprocess.run(
+        ["setpriv", "--inh-caps=+net_admin,+kill", "--ambient-caps=+net_admin", site[0], "-I", "-c", script],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    check_is(json.loads(done.stdout), people.a)
+
+
 def test_without_root_it_stays_who_it_is_and_becomes_nobody_else(site: tuple[str, str], people: LocalUsers) -> None:
     script = f"""
 import sys, json; sys.path.insert(0, {str(Path(__file__).parents[3] / "src")!r})
@@ -328,13 +408,15 @@ for user in None, {people.b.name!r}:
     assert done.stdout.splitlines() == [f"{people.a.uid} kept None {0o077}", "account"], done.stderr
 
 
-def test_what_the_site_says_of_path_finds_its_own_program_and_else_ours_is_run(
+def test_without_a_program_of_the_sites_ours_is_run_and_the_home_directory_is_no_import_path(
     start: Start, people: LocalUsers
 ) -> None:
-    running = start(people.a.name, environment={"PATH": "/usr/bin"}, template="engine: nonsense")
-    running.listen(Rendered)
-    running.listen()
-    command = running.wait()
-    log = (people.a.home / ".farcall" / running.child.name / "endpoint.log").read_text()
-    assert command != STATUSES["exec"], log
-    assert "_start-user-endpoint" in log or "engine" in log, log
+    for name in ("click", "farcall", "json"):
+        (people.a.home / f"{name}.py").write_text("raise SystemExit(99)\n")
+    try:
+        running = start(people.a.name, environment={"PATH": "relative:/usr/bin"}, template="engine: nonsense")
+        assert running.listen(Failed).step == "run", "which the agent says: the probe's queues are none"
+        assert running.wait() == 76
+    finally:
+        for path in people.a.home.glob("*.py"):
+            path.unlink()

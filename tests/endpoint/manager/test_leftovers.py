@@ -75,7 +75,9 @@ def test_what_a_killed_user_endpoint_leaves_is_ended_and_anothers_orphans_live_o
         assert of_a.wait() == -signal.SIGKILL
         assert {each.pid for each in adopted([of_b.child.pid])} == set(left)
 
-        assert end_leftovers(of_a.child, lambda: [of_b.child], grace_s=0.3) == len(left) + 1, "and what the deaf shell started"
+        assert end_leftovers(of_a.child, lambda: [of_b.child], grace_s=0.3) == len(left) + 1, (
+            "what the deaf one started"
+        )
         assert [pid for pid in left if is_alive(pid)] == []
         assert all(map(is_alive, kept))
         assert is_alive(ours.pid)
@@ -102,7 +104,7 @@ from farcall.endpoint.manager.privileges import take_in_orphans
 take_in_orphans()
 for pam in None, {pam!r}:
     child = spawn(Order(name="uep.k.%s" % bool(pam), user_endpoint_id="x", manager_name="m", local_user={user!r},
-                        pam_service=pam, template="wish: {{{{ wish }}}}", user_options={{"wish": "facts"}},
+                        pam_service=pam, template="wish: {{{{ wish }}}}", user_options={{"wish": "stuck"}},
                         environment={{"PATH": {path!r}}}),
                   Begin(user_endpoint_id="x", queues={{}}), interpreter={interpreter!r})
     child.line.setblocking(True)

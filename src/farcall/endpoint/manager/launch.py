@@ -91,7 +91,6 @@ def main() -> NoReturn:
 def _launch(line: socket.socket, *, mark: str, is_tied: bool) -> NoReturn:
     order = _order(line)
     account = _account(order)
-    _close_all_but(line.fileno())
     of_session: dict[str, str] = {}
     if account is None:
         _tied_to(os.getppid() if is_tied else None)
@@ -191,7 +190,8 @@ def _go_home(account: LocalAccount | None) -> None:
 
 
 def _base(order: Order) -> Path:
-    return Path.cwd() / (order.base if order.base is not None else ".farcall")
+    with _step("home"):
+        return Path.cwd() / (order.base if order.base is not None else ".farcall")
 
 
 def _open_log(directory: Path) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import selectors
+import signal
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial, singledispatchmethod
@@ -169,9 +170,10 @@ class ManagerRunner:
             on_refused=lambda reason: self._soon(partial(self._login_refused, reason)),
         )
         try:
-            while not self._is_finished:
-                self._turn()
-            self._leave()
+            with self._told_of_ended_orphans():
+                while not self._is_finished:
+                    self._turn()
+                self._leave()
         finally:
             self._close()
         return self._end
@@ -270,7 +272,7 @@ class ManagerRunner:
         self._beat_due_s = time.monotonic() + self._period_s
         self._links.heartbeat(self._period_s)
         self._notices.prune()
-        reap([each.pid for each in self._living()])
+        self._reap()
 
     def _login_refused(self, reason: str) -> None:
         def asked() -> None:
@@ -505,6 +507,22 @@ class ManagerRunner:
         self._handle(Ended(user_endpoint_id=user_endpoint_id, status=status))
         for reply in self._stop_replies.pop(user_endpoint_id, ()):
             reply({"stopped": user_endpoint_id, "status": status})
+
+    @contextlib.contextmanager
+    def _told_of_ended_orphans(self) -> Iterator[None]:
+        """At once: to whom it belonged (Parsl, to which a job script's end is a block's), an ended process still lives
+        until its status is taken. Outside the main thread, where no signal can be heard, at each heartbeat."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGCHLD, lambda number, frame: self._soon(self._reap))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+
+    def _reap(self) -> None:
+        reap([each.pid for each in self._living()])
 
     def _living(self) -> list[Child]:
         return [held.child for held in self._children.values()]

@@ -125,16 +125,18 @@ class Insert:
 
     Args:
         columns: names, in the order of the values in each row.
+        on_conflict: SQL that follows the values (`ON CONFLICT …`), alike in SQLite and PostgreSQL.
     """
 
-    def __init__(self, table: Table, columns: Sequence[str]) -> None:
+    def __init__(self, table: Table, columns: Sequence[str], on_conflict: str = "") -> None:
         self._table = table
         self._columns = tuple(columns)
+        self._on_conflict = on_conflict and f" {on_conflict}"
         self._by_size: dict[tuple[str, int], str] = {}
 
     def run(self, conn: Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Insert rows of values as the driver takes them."""
-        if len(rows) >= _COPY_ROWS and conn.dialect.name == "postgresql":
+        if len(rows) >= _COPY_ROWS and conn.dialect.name == "postgresql" and not self._on_conflict:
             self._copy(conn, rows)
             return
         at = 0
@@ -161,7 +163,8 @@ class Insert:
             columns = ", ".join(self._columns)
             rows = ", ".join([row] * size)
             # Names of our own tables, and marks for the values.
-            found = self._by_size[key] = f"INSERT INTO {self._table.name} ({columns}) VALUES {rows}"  # noqa: S608
+            insert = f"INSERT INTO {self._table.name} ({columns}) VALUES {rows}"  # noqa: S608
+            found = self._by_size[key] = insert + self._on_conflict
         return found
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "consents",
     "counters",
     "device_codes",
+    "endpoint_history",
     "endpoint_shares",
     "endpoints",
     "functions",
@@ -57,6 +58,7 @@ __all__ = [
     "task_is_open",
     "tasks",
     "tokens",
+    "usage",
 ]
 
 metadata = MetaData(
@@ -294,6 +296,20 @@ functions = Table(
     Column("deleted_at", Float),
     Column("ha_endpoint_id", _Id, index=True),  # runs only there
     Column("last_run_at", Float),  # the last submission; kept only for those of high assurance
+    Index("ix_functions_owner_id_created_at", "owner_id", "created_at"),
+    Index(
+        "ix_functions_public_created_at",
+        "created_at",
+        sqlite_where=text("public"),
+        postgresql_where=text("public"),
+    ),
+    Index(
+        "ix_functions_group_id_created_at",
+        "group_id",
+        "created_at",
+        sqlite_where=text("group_id IS NOT NULL"),
+        postgresql_where=text("group_id IS NOT NULL"),
+    ),
 )
 
 # Who answers for policies: identities, and groups all of whose members may manage them.
@@ -391,6 +407,9 @@ task_groups = Table(
     Column("created_at", Float, nullable=False, index=True),
 )
 
+# Numbers of a submission's tasks are consecutive, and all are of one owner: so what lists somebody's tasks goes by
+# these few rows, and no index over owners need be kept for each task. Whose they are is None until the sweeper has
+# looked, if a release before this one wrote the row.
 submissions = Table(
     "submissions",
     metadata,
@@ -401,6 +420,10 @@ submissions = Table(
     Column("result_serializers_json", Text),
     Column("user_endpoint_config_json", Text),
     Column("python_version", String(16)),
+    Column("owner_id", _Id),
+    Column("endpoint_id", _Id),  # that was submitted to: of user endpoints their manager
+    Index("ix_submissions_owner_id_first_seq", "owner_id", "first_seq"),
+    Index("ix_submissions_owner_id_endpoint_id_first_seq", "owner_id", "endpoint_id", "first_seq"),
 )
 
 # No foreign keys where a row is written per task: the transactions that write check what they refer to, and
@@ -419,6 +442,8 @@ tasks = Table(
     Column("size_chars", Integer, nullable=False),  # of the message: function and arguments
     Column("created_at", Float, nullable=False),
     Column("completed_at", Float),
+    Column("taken_at", Float),  # when the endpoint had it, and when a worker began it, as the endpoint reported; if it
+    Column("started_at", Float),  # did: of short tasks only the result says so
     Index("ix_tasks_group_id_seq", "group_id", "seq"),
     Index(
         "ix_tasks_open_endpoint_id_seq",
@@ -456,6 +481,25 @@ task_results = Table(
     Index("ix_task_results_group_id_seq", "group_id", "seq"),
 )
 
+# What has ended, per day (UTC, days since 1970): counted in the transaction that stores the ends, so that it outlives
+# the tasks. `run_s` is what workers say of the time that they spent.
+usage = Table(
+    "usage",
+    metadata,
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("owner_id", _Id, primary_key=True),
+    Column("endpoint_id", _Id, primary_key=True),  # where they ran: the user endpoint, not its manager
+    Column("function_id", _Id, primary_key=True),
+    Column("succeeded", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+    Column("run_s", Float, nullable=False),
+    Column("last_at", Float, nullable=False),
+    Index("ix_usage_owner_id_day", "owner_id", "day"),
+    Index("ix_usage_endpoint_id_day", "endpoint_id", "day"),
+    Index("ix_usage_function_id_day", "function_id", "day"),
+)
+
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
@@ -473,4 +517,23 @@ relays = Table(
     Column("backend_pid", Integer, nullable=False),
     Column("host", String(255), nullable=False),
     Column("beat_at", Float, nullable=False),
+)
+
+# What went on at endpoints, per minute (`step_s` 60) and, of older times, per hour (3600). `at` is where the step
+# begins; a step in which nothing changed has no row (service.history).
+endpoint_history = Table(
+    "endpoint_history",
+    metadata,
+    Column("endpoint_id", _Id, primary_key=True),
+    Column("step_s", Integer, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("is_online", Boolean),
+    Column("workers", Float),
+    Column("idle_workers", Float),
+    Column("outstanding", Float),
+    Column("pending", Float),
+    Column("submitted", Integer, nullable=False),
+    Column("succeeded", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Index("ix_endpoint_history_step_s_at", "step_s", "at"),
 )

@@ -18,6 +18,8 @@ __all__ = [
     "EndpointStatus",
     "UserEndpoint",
     "console_document",
+    "integer_of",
+    "text_of",
     "endpoint_document",
 ]
 
@@ -84,10 +86,15 @@ class AllowedFunctions(msgspec.Struct, kw_only=True):
 
 
 class UserEndpoint(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What runs tasks: here the endpoint itself. What its engine does not report is left out."""
+    """What runs tasks: the endpoint itself, or a manager's user endpoint. What its engine does not report is left out.
+
+    `identity_id` and `username` (ours): whose it is.
+    """
 
     user_endpoint_id: str
     active: bool
+    identity_id: str
+    username: str | None = None
     python_version: str | None = None
     endpoint_version: str | None = None
     client_sdk_versions: list[str] | None = None
@@ -131,16 +138,16 @@ def endpoint_document(stored: StoredEndpoint, *, with_config: bool) -> EndpointD
         high_assurance=stored.high_assurance,
         authentication_policy=stored.rights.policy_id,
         public=rights.public,
-        endpoint_config=_text(told, "endpoint_config") if with_config else None,
-        user_config_template=_text(told, "user_config_template") if with_config else None,
+        endpoint_config=text_of(told, "endpoint_config") if with_config else None,
+        user_config_template=text_of(told, "user_config_template") if with_config else None,
         user_config_schema=told.get("user_config_schema") if with_config else None,
         description=stored.description,
-        hostname=_text(told, "hostname"),
-        local_user=_text(told, "local_user"),
+        hostname=text_of(told, "hostname"),
+        local_user=text_of(told, "local_user"),
         ip_address=stored.ip_address,
-        endpoint_version=_text(told, "endpoint_version"),
-        sdk_version=_text(told, "sdk_version"),
-        python_version=_text(told, "python_version"),
+        endpoint_version=text_of(told, "endpoint_version"),
+        sdk_version=text_of(told, "sdk_version"),
+        python_version=text_of(told, "python_version"),
         subscription_uuid=stored.subscription_id,
         subscription_admin_verified=stored.subscription_admin_verified,
         owner=rights.owner_id,
@@ -154,6 +161,7 @@ def console_document(
     reported_at: float | None,
     *,
     is_online: bool,
+    owner_name: str | None,
     with_config: bool,
 ) -> UserEndpoint:
     """What the last status report of an endpoint or user endpoint says, in the console's words.
@@ -163,33 +171,35 @@ def console_document(
     state = report or {}
     total, outstanding, pending = (_number(state, key) for key in ("total_tasks", "outstanding_tasks", "pending_tasks"))
     nodes = state.get("node_info")
-    node = _some_node(nodes)
-    sdk = _text(stored.user_runtime or {}, "globus_compute_sdk_version")
+    node = _some_node(nodes) or state
+    sdk = text_of(stored.user_runtime or {}, "globus_compute_sdk_version")
     running = None if outstanding is None else max(0, int(outstanding - (pending or 0)))
     executed = None if total is None or outstanding is None else max(0, int(total - outstanding))
     return UserEndpoint(
         user_endpoint_id=stored.rights.id,
         active=is_online,
-        python_version=_text(stored.metadata, "python_version") or _text(node, "python_version"),
-        endpoint_version=_text(stored.metadata, "endpoint_version") or _text(node, "endpoint_version"),
+        identity_id=stored.rights.owner_id,
+        username=owner_name,
+        python_version=text_of(stored.metadata, "python_version") or text_of(node, "python_version"),
+        endpoint_version=text_of(stored.metadata, "endpoint_version") or text_of(node, "endpoint_version"),
         client_sdk_versions=None if sdk is None else [sdk],
-        posix_pid=_integer(state, "posix_pid"),
-        posix_username=_text(state, "posix_username"),
-        start_time_iso=_text(state, "start_iso"),
+        posix_pid=integer_of(state, "posix_pid"),
+        posix_username=text_of(state, "posix_username"),
+        start_time_iso=text_of(state, "start_iso"),
         start_time_unix=_number(state, "start_unix"),
         last_heartbeat_unix=reported_at,
         running_task_count=running,
-        queued_task_count=_integer(state, "pending_tasks"),
+        queued_task_count=integer_of(state, "pending_tasks"),
         executed_task_count=executed,
-        total_worker_count=_integer(state, "total_workers"),
-        idle_worker_count=_integer(state, "idle_workers"),
-        total_node_count=_integer(state, "managers"),
+        total_worker_count=integer_of(state, "total_workers"),
+        idle_worker_count=integer_of(state, "idle_workers"),
+        total_node_count=integer_of(state, "managers"),
         node_info=dict(nodes) if isinstance(nodes, Mapping) else None,
-        engine_type=_text(state, "engine_type"),
-        provider_type=_text(state, "provider_type"),
-        account=_text(state, "account"),
-        queue=_text(state, "queue"),
-        config=_text(state, "config_raw") if with_config else None,
+        engine_type=text_of(state, "engine_type"),
+        provider_type=text_of(state, "provider_type"),
+        account=text_of(state, "account"),
+        queue=text_of(state, "queue"),
+        config=text_of(state, "config_raw") if with_config else None,
     )
 
 
@@ -202,7 +212,7 @@ def _some_node(nodes: Any) -> Mapping[str, Any]:
     return {}
 
 
-def _text(members: Mapping[str, Any], key: str) -> str | None:
+def text_of(members: Mapping[str, Any], key: str) -> str | None:
     value = members.get(key)
     return value if isinstance(value, str) else None
 
@@ -214,6 +224,6 @@ def _number(members: Mapping[str, Any], key: str) -> float | None:
     return value
 
 
-def _integer(members: Mapping[str, Any], key: str) -> int | None:
+def integer_of(members: Mapping[str, Any], key: str) -> int | None:
     value = _number(members, key)
     return None if value is None else int(value)

@@ -11,10 +11,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from farcall.service.accounts.rules import Identity
 from farcall.service.cluster.signals import EndpointChange, EndpointChanged, Signal
 from farcall.service.context import caller_of, host_of, peer_of, service_of
-from farcall.service.endpoints import rules, store
+from farcall.service.endpoints import listing_store, rules, store
 from farcall.service.endpoints.documents import (
     AllowedFunctions,
     ConsoleDocument,
@@ -25,6 +24,7 @@ from farcall.service.endpoints.documents import (
     console_document,
     endpoint_document,
 )
+from farcall.service.endpoints.sight import existing, visible
 from farcall.service.endpoints.store import Registered, Share, StoredEndpoint
 from farcall.service.functions.routes import Deleted
 from farcall.service.ids import canonical_uuid, new_id
@@ -206,7 +206,7 @@ async def list_endpoints(request: Request) -> Response:
 )
 async def get_endpoint(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
-    stored = await _read_visible(request, endpoint_id, caller)
+    stored = (await visible(request, endpoint_id, caller)).stored
     return json_response(endpoint_document(stored, with_config=rules.is_manager(stored.rights, caller)))
 
 
@@ -216,7 +216,7 @@ async def get_endpoint(request: Request, endpoint_id: str) -> Response:
 )
 async def get_endpoint_status(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
-    stored = await _read_visible(request, endpoint_id, caller)
+    stored = (await visible(request, endpoint_id, caller)).stored
     report, reported_at = _latest_report(request, stored)
     details = dict(report or {})
     if not rules.is_manager(stored.rights, caller):
@@ -286,7 +286,7 @@ async def delete_endpoint(request: Request, endpoint_id: str) -> Response:
 )
 async def get_allowed_functions(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
-    stored = await _read_visible(request, endpoint_id, caller)
+    stored = (await visible(request, endpoint_id, caller)).stored
     allowed = stored.rights.allowed_functions
     return json_response(
         AllowedFunctions(endpoint_id=stored.rights.id, restricted=allowed is not None, functions=sorted(allowed or ()))
@@ -312,22 +312,30 @@ async def get_allowed_functions(request: Request, endpoint_id: str) -> Response:
     ),
 )
 async def get_console(request: Request, endpoint_id: str) -> Response:
-    caller = await caller_of(request)
-    stored = await _read(request, endpoint_id, caller)
-    rules.check_manage(stored.rights, stored.rights.id, caller)
+    service, caller = service_of(request), await caller_of(request)
+    stored = await existing(request, endpoint_id, caller)
+    if stored.rights.manager_id is None or not (await visible(request, endpoint_id, caller)).can_manage:
+        rules.check_manage(stored.rights, stored.rights.id, caller)
     wanted = request.query_params.get("user_endpoint_id")
     wanted = None if wanted is None else canonical_uuid(wanted, "query parameter 'user_endpoint_id'")
-    fields = [field.strip() for field in request.query_params.get("include_fields", "").split(",")]
+    fields = [field.strip() for text in request.query_params.getlist("include_fields") for field in text.split(",")]
     working = [stored]
     if not stored.rights.direct:
-        working = list(await service_of(request).db.read(store.read_user_endpoints, stored.rights.id))
+        working = list(await service.db.read(store.read_user_endpoints, stored.rights.id))
+    names = await service.db.read(listing_store.names_of, {each.rights.owner_id for each in working})
     entries = []
     for each in working:
         report, reported_at = _latest_report(request, each)
         if (report is not None or each.rights.manager_id) and wanted in (None, each.rights.id):
-            is_online = service_of(request).online.is_online(each)
             entries.append(
-                console_document(each, report, reported_at, is_online=is_online, with_config="config" in fields)
+                console_document(
+                    each,
+                    report,
+                    reported_at,
+                    is_online=service.online.is_online(each),
+                    owner_name=names.get(each.rights.owner_id),
+                    with_config="config" in fields,
+                )
             )
     return json_response(ConsoleDocument(user_endpoints=entries))
 
@@ -427,24 +435,6 @@ def _is_encrypted(request: Request) -> bool:
     nobody = BrokerUser(kind=UserKind.ENDPOINT, id="", generation=0)
     url = service_of(request).broker_url(nobody, host_of(request))
     return request.url.scheme == "https" and url.startswith("amqps:")
-
-
-async def _read(request: Request, endpoint_id: str, caller: Identity) -> StoredEndpoint:
-    """Raises EndpointNotFound; whether the caller may see it is still to be checked."""
-    endpoint_id = _id(endpoint_id)
-    stored = await service_of(request).db.read(store.read_endpoint, endpoint_id, caller)
-    if stored is None:
-        raise EndpointNotFound(f"There is no endpoint {endpoint_id} at this service. `farcall endpoints` lists yours.")
-    return stored
-
-
-async def _read_visible(request: Request, endpoint_id: str, caller: Identity) -> StoredEndpoint:
-    """Raises EndpointNotFound, EndpointAccessForbidden."""
-    stored = await _read(request, endpoint_id, caller)
-    manager_id = stored.rights.manager_id
-    manager = None if manager_id is None else await service_of(request).db.read(store.find_endpoint, manager_id)
-    rules.check_view(stored.rights, stored.rights.id, caller, manager)
-    return stored
 
 
 def _latest_report(request: Request, stored: StoredEndpoint) -> tuple[dict[str, Any] | None, float | None]:

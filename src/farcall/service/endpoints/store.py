@@ -27,6 +27,7 @@ __all__ = [
     "add_endpoint",
     "delete_endpoint",
     "find_endpoint",
+    "from_row",
     "list_endpoints",
     "lock_endpoint",
     "read_attached",
@@ -62,6 +63,7 @@ class StoredEndpoint:
     registered_at: float
     user_runtime: Mapping[str, Any] | None = None
     """Of user endpoints: what their user said of the Python that first submitted."""
+    created_at: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -318,6 +320,11 @@ def read_endpoint(conn: Connection, endpoint_id: str, caller: Identity | None = 
     return None if row is None else _stored(row, _with_shares(conn, _rights(row), caller))
 
 
+def from_row(row: Any) -> StoredEndpoint:  # a row with the columns of `endpoints`
+    """Without `shared_with` and `shared_groups`."""
+    return _stored(row, _rights(row))
+
+
 def _stored(row: Any, rights: Endpoint) -> StoredEndpoint:  # a whole row
     return StoredEndpoint(
         rights=rights,
@@ -334,13 +341,14 @@ def _stored(row: Any, rights: Endpoint) -> StoredEndpoint:  # a whole row
         attached_at=row.attached_at,
         registered_at=row.registered_at,
         user_runtime=None if row.user_runtime_json is None else msgspec.json.decode(row.user_runtime_json),
+        created_at=row.created_at,
     )
 
 
 def read_user_endpoints(conn: Connection, manager_id: str) -> Sequence[StoredEndpoint]:
     """The user endpoints of a manager that were not deleted, in the order in which they were first asked for."""
     rows = conn.execute(_READ_USER_ENDPOINTS, {"manager": manager_id}).all()
-    return [_stored(row, _rights(row)) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 def list_endpoints(conn: Connection, caller: Identity, own_only: bool) -> Sequence[Mapping[str, Any]]:

@@ -71,6 +71,10 @@ class QueueLimit:
                 {"retry_after_s": _RETRY_AFTER_S},
             )
 
+    def known(self, endpoint_id: str) -> int | None:
+        """Its tasks that have not ended; None if they were not counted yet."""
+        return self._counts.get(endpoint_id)
+
     def submitted(self, endpoint_id: str, count: int) -> None:
         """So many tasks were committed; a negative number has ended."""
         if endpoint_id in self._counts:

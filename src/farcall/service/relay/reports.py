@@ -14,10 +14,10 @@ from typing import Any, Final
 import msgspec
 
 from farcall.service.relay import presence
+from farcall.service.relay.moves import Move, after_report
 from farcall.service.relay.presence import Presence
 from farcall.service.relay.transport import Incoming
 from farcall.wire.messages import ERROR_IS_FINAL, is_uuid_text
-from farcall.wire.states import TaskState
 from farcall.wire.topology import heartbeat_key
 
 __all__ = ["Reports", "Unwritten"]
@@ -51,10 +51,6 @@ class _Envelope(msgspec.Struct):
 
 _decoder: Final = msgspec.json.Decoder(_Envelope)
 _state_decoder: Final = msgspec.json.Decoder(dict[str, Any])
-_MOVES: Final = {state.value: state for state in TaskState if not state.is_terminal} | {
-    "execution-start": TaskState.RUNNING,
-    "waiting-for-launch": TaskState.WAITING_FOR_NODES,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +59,11 @@ class Unwritten:
 
     Attributes:
         reports: (endpoint id, JSON object, Unix seconds).
-        moves: endpoint → task → state.
+        moves: endpoint → task → where it is.
     """
 
     reports: Sequence[tuple[str, str, float]]
-    moves: dict[str, dict[str, TaskState]]
+    moves: dict[str, dict[str, Move]]
 
 
 class Reports:
@@ -88,7 +84,7 @@ class Reports:
         self._presences: dict[str, Presence] = {}
         self._latest: dict[str, tuple[str, float]] = {}
         self._dirty: set[str] = set()
-        self._moves: dict[str, dict[str, TaskState]] = {}
+        self._moves: dict[str, dict[str, Move]] = {}
 
     def attached(self, endpoint_id: str) -> None:
         """The endpoint's queue has a consumer."""
@@ -173,6 +169,7 @@ class Reports:
         self._dirty.add(endpoint_id)
         self.on_report(endpoint_id, state)
         for task_id, transitions in (data.task_statuses or {}).items():
-            last = next((_MOVES[each.state] for each in reversed(transitions) if each.state in _MOVES), None)
-            if last is not None and is_uuid_text(task_id):
-                self._moves.setdefault(endpoint_id, {})[task_id] = last
+            moves = self._moves.get(endpoint_id, {})
+            move = after_report(moves.get(task_id), [(each.state, each.timestamp) for each in transitions])
+            if move is not None and is_uuid_text(task_id):
+                self._moves.setdefault(endpoint_id, {})[task_id] = move

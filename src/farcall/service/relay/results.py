@@ -52,6 +52,7 @@ class TaskRef:
 
     Attributes:
         is_protected: its result is for high assurance: it is read from the service, never streamed.
+        function_id, created_at: for whom and how long is counted.
     """
 
     seq: int
@@ -61,6 +62,8 @@ class TaskRef:
     endpoint_id: str
     state: TaskState
     is_protected: bool = False
+    function_id: str = ""
+    created_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class ParsedResult:
         body: of the message, to be forwarded as it is.
         data: one serialized value, or text for the user if `error_code` is set.
         details_json, transitions_json: JSON objects; the latter maps states to Unix seconds.
+        run_s: how long a worker says that it took; None: nothing was said that could be true.
         is_again: the broker has delivered this message before.
     """
 
@@ -83,6 +87,7 @@ class ParsedResult:
     error_message: str | None = None
     details_json: str | None = None
     transitions_json: str | None = None
+    run_s: float | None = None
     is_again: bool = False
 
     @property
@@ -124,6 +129,9 @@ class Dropped:
     result: ParsedResult
     reason: Reason
     task: TaskRef | None = None
+
+
+_LONGEST_RUN_S: Final = 366 * 86400.0
 
 
 class _Error(msgspec.Struct):
@@ -200,6 +208,7 @@ def _parse(body: bytes, sender: str | None) -> ParsedResult | Unreadable:
         error_message=None if data.error_details is None else _storable(data.error_details.user_message),
         details_json=_storable_details(_details_decoder.decode(details)) if details[:1] == b"{" else None,
         transitions_json=_transitions_json(data.task_statuses),
+        run_s=_run_s(data.task_statuses),
     )
 
 
@@ -272,6 +281,7 @@ def _parse_leniently(body: bytes, sender: str | None, fault: str) -> ParsedResul
         error_message=None if error is None else _storable(error.user_message),
         details_json=None if message.details is None else _storable_details(message.details),
         transitions_json=_transitions_json(message.task_statuses),
+        run_s=_run_s(message.task_statuses),
     )
 
 
@@ -294,6 +304,16 @@ def _transitions_json(transitions: Sequence[_Transition] | Sequence[TaskTransiti
     if not transitions:
         return None
     return _encoder.encode({_storable(each.state): each.timestamp / 1e9 for each in transitions}).decode()
+
+
+def _run_s(transitions: Sequence[_Transition] | Sequence[TaskTransition] | None) -> float | None:
+    """From the last start of an execution to its end."""
+    times = {each.state: each.timestamp for each in transitions or ()}
+    try:
+        run_s = (times["execution-end"] - times["execution-start"]) / 1e9
+    except (KeyError, OverflowError):
+        return None
+    return run_s if 0 <= run_s < _LONGEST_RUN_S else None
 
 
 def _storable_details(details: Mapping[str, Any]) -> str | None:

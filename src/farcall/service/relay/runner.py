@@ -22,7 +22,8 @@ from farcall.service.relay import store
 from farcall.service.relay.attachments import Attachments
 from farcall.service.relay.feeding import TaskFeeds
 from farcall.service.relay.intake import Intake
-from farcall.service.relay.messages import CodeCache
+from farcall.service.relay.messages import CodeCache, Outgoing
+from farcall.service.relay.onlookers import Onlookers
 from farcall.service.relay.reports import Reports
 from farcall.service.relay.results import TaskRef
 from farcall.service.relay.sides import BrokerSide
@@ -58,6 +59,7 @@ class Relay:
         measures: what is counted on the way.
         on_ended: told of each task that has ended, after the commit.
         starts: asks managers for their user endpoints.
+        onlookers: told what happens at endpoints.
         share: the endpoints that are this process's to feed; to be set before `start`.
 
     Args:
@@ -82,6 +84,7 @@ class Relay:
         self._attachments = attachments
         self.measures = measures
         self.on_ended: Callable[[Iterable[TaskRef]], None] | None = None
+        self.onlookers = Onlookers()
         self._settings = settings
         self._db = db
         self._transport = transport
@@ -118,7 +121,7 @@ class Relay:
             clock=clock,
         )
         self.reports.on_error = self.starts.reported_error
-        self.reports.on_report = self._tasks.custodian.reported
+        self.reports.on_report = self._reported
         self._sweeper = Sweeper(
             settings,
             db,
@@ -179,11 +182,16 @@ class Relay:
             self._transport.ensure_queue(task_queue(endpoint_id))
             self.starts.submitted(endpoint_id, manager_id)
         self._tasks.committed(endpoint_id, tasks, shared)
+        self.onlookers.submitted(endpoint_id, len(tasks), manager_id)
 
     def ended_here(self, recorded: Recorded) -> None:
         """Tasks have been ended by the service itself, not by a result of their endpoint."""
         self._recorded(recorded)
         self._tasks.withdraw(each.task for each in recorded.ended)
+
+    def command(self, manager_id: str, message: Outgoing) -> None:
+        """Send a command to a manager."""
+        self._transport.publish(command_queue(manager_id), [message])
 
     def group_submitted(self, owner_id: str, group_id: str) -> None:
         """A client has submitted tasks of a group, and will read its shared queue."""
@@ -216,6 +224,7 @@ class Relay:
             self._transport.purge(queue)
         else:
             self._begin(self._transport.prepare_queue(queue))
+        self.onlookers.changed(endpoint_id)
 
     def endpoints_locked(self, locked: Iterable[tuple[str, int]]) -> None:
         """An endpoint was stopped remotely, with its user endpoints: ids, and the generation of the next login."""
@@ -237,6 +246,7 @@ class Relay:
         self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, "this endpoint was deleted")
         self._forget(endpoint_id)
         self._begin(self._sweeper.finish_deletion(endpoint_id))
+        self.onlookers.changed(endpoint_id)
 
     def credential_revoked(self, identity_id: str, generation: int) -> None:
         """An identity's broker logins older than `generation` are void."""
@@ -251,11 +261,13 @@ class Relay:
             self._transport.ensure_queue(task_queue(endpoint_id))
         if self.share.is_mine(endpoint_id):
             self.starts.submitted(endpoint_id)
+        self.onlookers.changed(endpoint_id)
 
     def ended_elsewhere(self, endpoint_id: str, seqs: Sequence[int]) -> None:
         """Tasks of an endpoint have ended."""
         self._tasks.ended_elsewhere(endpoint_id, seqs)
         self.starts.progressed([endpoint_id])
+        self.onlookers.changed(endpoint_id)
 
     def withdrawn_elsewhere(self, endpoint_id: str, tasks: Sequence[tuple[int, str]]) -> None:
         """Tasks of an endpoint were ended by the service: (number, id)."""
@@ -266,6 +278,7 @@ class Relay:
 
     def endpoint_changed_elsewhere(self, endpoint_id: str, generation: int, why: EndpointChange) -> None:
         """An endpoint was registered, locked or deleted."""
+        self.onlookers.changed(endpoint_id)
         if not self.share.is_mine(endpoint_id):
             return
         self._transport.cut(UserKind.ENDPOINT, endpoint_id, generation, f"this endpoint was {why}")
@@ -337,6 +350,7 @@ class Relay:
                 self._attachments.attached(endpoint_id)
             self._tasks.attached(endpoint_id)
             self.starts.endpoint_attached(endpoint_id)
+            self.onlookers.changed(endpoint_id)
             _logger.info("Endpoint attached", extra={"event": "endpoint.attached", "endpoint_id": endpoint_id})
         elif not count:
             self.reports.detached(endpoint_id)
@@ -345,6 +359,7 @@ class Relay:
             self._tasks.detached(endpoint_id)
             self.starts.endpoint_detached(endpoint_id)
             if was_attached:
+                self.onlookers.away(endpoint_id)
                 _logger.info("Endpoint detached", extra={"event": "endpoint.detached", "endpoint_id": endpoint_id})
 
     def _on_manager(self, manager_id: str, count: int) -> None:
@@ -358,6 +373,7 @@ class Relay:
             self.starts.manager_detached(manager_id)
         if self._attachments is not None:
             (self._attachments.attached if count else self._attachments.detached)(manager_id)
+        self.onlookers.changed(manager_id)
         event = "attached" if count else "detached"
         _logger.info("Manager %s", event, extra={"event": f"manager.{event}", "endpoint_id": manager_id})
 
@@ -408,18 +424,27 @@ class Relay:
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
 
+    def _reported(self, endpoint_id: str, state: Mapping[str, Any]) -> None:
+        self._tasks.custodian.reported(endpoint_id, state)
+        self.onlookers.reported(endpoint_id, state)
+
     def _recorded(self, recorded: Recorded) -> None:
         by_group: dict[tuple[str, str], list[EndedTask]] = {}
+        by_endpoint: dict[str, list[int]] = {}
         outcomes = self.measures.ended
         for each in recorded.ended:
-            outcomes[each.result.error_code is None] += 1
+            is_success = each.result.error_code is None
+            outcomes[is_success] += 1
+            by_endpoint.setdefault(each.task.endpoint_id, [0, 0])[is_success] += 1
             by_group.setdefault((each.task.owner_id, each.task.group_id), []).append(each)
         for (owner_id, group_id), ended in by_group.items():
             self._results.committed(owner_id, group_id, ended, recorded.completed_at)
         self._tasks.ended(each.task for each in recorded.ended)
-        self.starts.progressed({each.task.endpoint_id for each in recorded.ended})
+        self.starts.progressed(by_endpoint)
         if self.on_ended is not None:
             self.on_ended(each.task for each in recorded.ended)
+        for endpoint_id, (failed, succeeded) in by_endpoint.items():
+            self.onlookers.ended(endpoint_id, succeeded, failed)
 
     def _flush_soon(self) -> None:
         if self._flush_timer is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy import Connection, Float, and_, bindparam, delete, exists, func, or_, select, update
 
 from farcall.service.db.sql import Insert, Prepared, PreparedIn, next_numbers
 from farcall.service.db.tables import (
@@ -19,6 +19,7 @@ from farcall.service.db.tables import (
     task_results,
     tasks,
 )
+from farcall.service.relay.moves import Move
 from farcall.service.relay.results import (
     Accepted,
     Dropped,
@@ -28,9 +29,11 @@ from farcall.service.relay.results import (
     failure_result,
     result_message,
 )
+from farcall.service.usage.store import count_ends
 from farcall.wire.states import TRANSITIONS, TaskState
 
 __all__ = [
+    "REF_COLUMNS",
     "EndedTask",
     "OutgoingResult",
     "Recorded",
@@ -55,6 +58,7 @@ __all__ = [
     "sweep_groups",
     "sweep_keys",
     "sweep_tasks",
+    "task_ref",
     "write_delivered",
 ]
 
@@ -308,7 +312,7 @@ def end_tasks(
 def end_tasks_of_endpoint(conn: Connection, endpoint_id: str, count: int, code: str, text: str, now: float) -> Recorded:
     """End the oldest `count` tasks of an endpoint that have not ended, as failed."""
     found = conn.execute(_OPEN_REFS, {"endpoint": endpoint_id, "after": 0, "count": count}).all()
-    return end_tasks(conn, [_ref(row) for row in found], TaskState.FAILED, code, text, now)
+    return end_tasks(conn, [task_ref(row) for row in found], TaskState.FAILED, code, text, now)
 
 
 def deleted_endpoints_with_open_tasks(conn: Connection) -> Sequence[str]:
@@ -316,16 +320,22 @@ def deleted_endpoints_with_open_tasks(conn: Connection) -> Sequence[str]:
     return conn.execute(_UNFINISHED_DELETIONS).scalars().all()
 
 
-def move_tasks(conn: Connection, moves: Mapping[str, Mapping[str, TaskState]]) -> None:
-    """Note where tasks are, as their endpoint reports: endpoint → task → state, none of them terminal.
+def move_tasks(conn: Connection, moves: Mapping[str, Mapping[str, Move]]) -> None:
+    """Note where tasks are, as their endpoint reports: endpoint → task → move, none of them to a terminal state.
 
     A move that the transition table does not allow (the task has ended meanwhile) is ignored.
     """
-    rows = [
-        {"which": task_id, "endpoint": endpoint_id, "to_state": state.value}
-        for endpoint_id, states in moves.items()
-        for task_id, state in states.items()
-        if not state.is_terminal
+    rows: list[dict[str, Any]] = [
+        {
+            "which": task_id,
+            "endpoint": endpoint_id,
+            "to_state": move.state.value,
+            "taken": move.taken_at,
+            "started": move.started_at,
+        }
+        for endpoint_id, of_tasks in moves.items()
+        for task_id, move in of_tasks.items()
+        if not move.state.is_terminal
     ]
     for to_state in {row["to_state"] for row in rows}:
         conn.execute(_MOVES[to_state], [row for row in rows if row["to_state"] == to_state])
@@ -348,11 +358,12 @@ def adopt_endpoint(conn: Connection, endpoint_id: str, incarnation: str) -> bool
 
 
 def _refs(conn: Connection, task_ids: Sequence[str]) -> list[TaskRef]:
-    return [_ref(row) for row in _REFS.all(conn, task_ids)]
+    return [task_ref(row) for row in _REFS.all(conn, task_ids)]
 
 
-def _ref(row: Any) -> TaskRef:  # a row with the columns of _REF
-    return TaskRef(row[0], row[1], row[2], row[3], row[4], TaskState(row[5]), bool(row[6]))
+def task_ref(row: Any) -> TaskRef:
+    """Of a row that begins with `REF_COLUMNS`."""
+    return TaskRef(row[0], row[1], row[2], row[3], row[4], TaskState(row[5]), bool(row[6]), row[7], row[8])
 
 
 def _end(conn: Connection, accepted: Sequence[Accepted], state: TaskState | None, now: float) -> Sequence[EndedTask]:
@@ -368,6 +379,7 @@ def _end(conn: Connection, accepted: Sequence[Accepted], state: TaskState | None
     for to_state, seqs in by_state.items():
         _END.run(conn, seqs, to_state=to_state, now=now)
     _DROP_PAYLOADS.run(conn, [each.task.seq for each in ended])
+    count_ends(conn, [(each.task, state or each.result.state, each.result.run_s or 0.0) for each in ended], now)
     return ended
 
 
@@ -386,9 +398,19 @@ def _result_row(ended: EndedTask) -> tuple[Any, ...]:
     )
 
 
-_REF = (tasks.c.seq, tasks.c.id, tasks.c.group_id, tasks.c.owner_id, tasks.c.endpoint_id, tasks.c.state, is_protected)
-_REFS = PreparedIn(lambda ids: select(*_REF).where(tasks.c.id.in_(ids)))
-_OPEN_REFS = select(*_REF).where(_next_open).order_by(tasks.c.seq).limit(bindparam("count"))
+REF_COLUMNS: Final = (
+    tasks.c.seq,
+    tasks.c.id,
+    tasks.c.group_id,
+    tasks.c.owner_id,
+    tasks.c.endpoint_id,
+    tasks.c.state,
+    is_protected,
+    tasks.c.function_id,
+    tasks.c.created_at,
+)
+_REFS = PreparedIn(lambda ids: select(*REF_COLUMNS).where(tasks.c.id.in_(ids)))
+_OPEN_REFS = select(*REF_COLUMNS).where(_next_open).order_by(tasks.c.seq).limit(bindparam("count"))
 _END = PreparedIn(
     lambda seqs: (
         update(tasks).where(tasks.c.seq.in_(seqs)).values(state=bindparam("to_state"), completed_at=bindparam("now"))
@@ -416,7 +438,11 @@ _MOVES = {
         tasks.c.endpoint_id == bindparam("endpoint"),
         or_(*(tasks.c.state == before.value for before in TaskState if to_state in TRANSITIONS[before])),
     )
-    .values(state=bindparam("to_state"))
+    .values(
+        state=bindparam("to_state"),
+        taken_at=func.coalesce(bindparam("taken", type_=Float), tasks.c.taken_at),
+        started_at=func.coalesce(bindparam("started", type_=Float), tasks.c.started_at),
+    )
     for to_state in TaskState
     if not to_state.is_terminal
 }
@@ -470,7 +496,7 @@ def sweep_tasks(
     overdue: list[TaskRef] = []
     gone: list[int] = []
     for row in rows:
-        ref = _ref(row)
+        ref = task_ref(row)
         if not ref.state.is_terminal:
             if row.created_at < now - lifetime_s:
                 overdue.append(ref)
@@ -503,7 +529,7 @@ _SET_DELIVERED = (
     .values(delivered_seq=bindparam("seq"))
 )
 _TASKS_FROM = (
-    select(*_REF, tasks.c.created_at, tasks.c.completed_at, tasks.c.submission_seq)
+    select(*REF_COLUMNS, tasks.c.completed_at, tasks.c.submission_seq)
     .where(tasks.c.seq >= bindparam("from_seq"))
     .order_by(tasks.c.seq)
     .limit(bindparam("count"))

@@ -10,9 +10,14 @@ from typing import Final
 from farcall.service.cluster.signals import of_ends
 from farcall.service.db.engine import Database
 from farcall.service.functions.store import sweep_functions
+from farcall.service.history.rules import HOUR_S
+from farcall.service.history.store import forget_hours, roll_up
 from farcall.service.relay import store
 from farcall.service.relay.store import Recorded, Swept
 from farcall.service.settings import ServiceSettings
+from farcall.service.tasks.listing_store import fill_owners
+from farcall.service.usage.rules import DAY_S
+from farcall.service.usage.store import sweep_usage
 
 __all__ = ["ENDPOINT_DELETED", "TASK_EXPIRED", "Sweeper"]
 
@@ -76,6 +81,25 @@ class Sweeper:
         await self._db.write(store.sweep_keys, now - settings.idempotency_s)
         await self._db.write(store.sweep_groups, settings.sweep_batch, now - settings.result_retention_s)
         await self._sweep_functions(now)
+        await self._sweep_history(now)
+        await self._sweep_usage(now)
+        filled = settings.sweep_batch  # what releases before this one wrote
+        while filled == settings.sweep_batch and not self._stopping.is_set():
+            filled = await self._db.write(fill_owners, settings.sweep_batch)
+
+    async def _sweep_history(self, now: float) -> None:
+        """Old minutes become hours."""
+        settings = self._settings
+        before = int((now - settings.history_minutes_s) // HOUR_S) * HOUR_S
+        count = 1
+        while count and not self._stopping.is_set():
+            count = await self._db.write(roll_up, before, settings.sweep_batch)
+        await self._db.write(forget_hours, int(now - settings.history_hours_s))
+
+    async def _sweep_usage(self, now: float) -> None:
+        before, count = int((now - self._settings.usage_retention_s) // DAY_S), 1
+        while count and not self._stopping.is_set():
+            count = await self._db.write(sweep_usage, before, self._settings.sweep_batch)
 
     async def _sweep_functions(self, now: float) -> None:
         """Those for high assurance go when nobody has run them for long."""

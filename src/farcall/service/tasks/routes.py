@@ -56,7 +56,7 @@ from farcall.wire.errors import (
 )
 from farcall.wire.rest import IDEMPOTENCY_HEADER, SubmitRequest, SubmitResponse, to_document
 
-__all__ = ["SHAPES", "TASK_CANCELLED", "router"]
+__all__ = ["SHAPES", "TASK_CANCELLED", "check_results", "router"]
 
 TASK_CANCELLED: Final = "TASK_CANCELLED"
 _STATUS_LIMIT_IDS: Final = 100_000
@@ -164,10 +164,10 @@ async def submit_v2(request: Request) -> Response:
 async def get_task(request: Request, task_id: str) -> Response:
     service, caller = service_of(request), await caller_of(request)
     task_id = canonical_uuid(task_id, "the task id in the path")
-    found = (await service.db.read(store.read_tasks, [task_id], caller.id)).get(task_id)
+    found = (await service.db.read(store.read_tasks, [task_id], caller.linked)).get(task_id)
     rules.check_task(found.owner_id if found else None, task_id, caller)
     assert found is not None
-    await _check_results(request, caller, [found])
+    await check_results(request, caller, [found])
     results = await _results(service, [found])
     return json_response(task_document(found, results.get(found.seq)))
 
@@ -188,8 +188,8 @@ async def get_batch_status(request: Request) -> Response:
     if len(wanted) > _STATUS_LIMIT_IDS:
         raise InvalidRequest(f"member 'task_ids' may hold at most {_STATUS_LIMIT_IDS} ids, this one has {len(wanted)}.")
     ids = {canonical_uuid(text, f"member 'task_ids[{at}]'"): text for at, text in enumerate(wanted)}
-    tasks = await service.db.read(store.read_tasks, list(ids), caller.id)
-    await _check_results(request, caller, list(tasks.values()))
+    tasks = await service.db.read(store.read_tasks, list(ids), caller.linked)
+    await check_results(request, caller, list(tasks.values()))
     pages = list(_pages([tasks[task_id] for task_id in ids if task_id in tasks]))
     if len(pages) > 1:
         return StreamingResponse(_stream_status(service, pages, ids), media_type="application/json")
@@ -262,7 +262,7 @@ async def _submit_judged(request: Request, plan: SubmissionPlan) -> SubmitRespon
         raise
 
 
-async def _check_results(request: Request, caller: Identity, found: Sequence[TaskRow]) -> None:
+async def check_results(request: Request, caller: Identity, found: Sequence[TaskRow]) -> None:
     """See `store.check_results`. A refusal is recorded."""
     guarded = [task for task in found if task.policy_id is not None]
     if not guarded:

@@ -218,7 +218,7 @@ def check_replay(plan: SubmissionPlan, earlier: SubmitResponse) -> None:
 
 def check_task(owner_id: str | None, task_id: str, caller: Identity) -> None:
     """Whether the caller may see the task. Others' tasks do not exist. Raises TaskNotFound."""
-    if owner_id != caller.id:
+    if owner_id not in caller.linked:
         raise TaskNotFound(
             f"There is no task {task_id} of yours at this service. Tasks are forgotten two weeks after they ended."
         )

@@ -30,8 +30,14 @@ from farcall.service.functions.store import find_functions, note_runs, read_code
 from farcall.service.managers.rules import user_endpoint_id, user_endpoint_name
 from farcall.service.managers.store import ensure_user_endpoint
 from farcall.service.policies.store import check_policy_of
-from farcall.service.relay.results import TaskRef
-from farcall.service.relay.store import Recorded, StoredTask, SubmissionHeaders, end_tasks, is_protected
+from farcall.service.relay.store import (
+    REF_COLUMNS,
+    Recorded,
+    StoredTask,
+    SubmissionHeaders,
+    end_tasks,
+    task_ref,
+)
 from farcall.service.tasks import rules
 from farcall.service.tasks.rules import Group, SubmissionPlan
 from farcall.service.web.bodies import encode_text
@@ -184,17 +190,17 @@ def cancel_task(
     row = conn.execute(_REF, {"id": task_id}).first()
     rules.check_task(row.owner_id if row else None, task_id, caller)
     assert row is not None
-    ref = TaskRef(
-        row.seq, row.id, row.group_id, row.owner_id, row.endpoint_id, TaskState(row.state), bool(row.is_protected)
-    )
+    ref = task_ref(row)
     recorded = end_tasks(conn, [ref], TaskState.CANCELLED, code, text, now)
     return (TaskState.CANCELLED if recorded.ended else ref.state), recorded
 
 
-def read_tasks(conn: Connection, task_ids: Sequence[str], owner_id: str) -> dict[str, TaskRow]:
-    """The owner's tasks among these; others and unknown ones are left out."""
+def read_tasks(conn: Connection, task_ids: Sequence[str], owner_ids: Collection[str]) -> dict[str, TaskRow]:
+    """The tasks among these that a person owns by any of their identities; others and unknown ones are left out."""
     found: dict[str, TaskRow] = {}
-    for row in _TASKS.all(conn, task_ids, owner=owner_id):
+    for row in _TASKS.all(conn, task_ids):
+        if row.owner_id not in owner_ids:
+            continue
         found[row.id] = TaskRow(
             row.seq,
             row.id,
@@ -385,6 +391,8 @@ def _write_submission(
                 headers.result_serializers_json,
                 encode_text(plan.user_endpoint_config) if plan.user_endpoint_config else None,
                 headers.python_version,
+                plan.caller.id,
+                plan.endpoint_id,
             )
         ],
     )
@@ -417,6 +425,8 @@ _ADD_SUBMISSION = Insert(
         "result_serializers_json",
         "user_endpoint_config_json",
         "python_version",
+        "owner_id",
+        "endpoint_id",
     ),
 )
 _ADD_GROUP = Insert(task_groups, ("id", "owner_id", "has_queue", "delivered_seq", "created_at"))
@@ -433,7 +443,7 @@ _GROUP_TASKS = (
     select(tasks.c.id, tasks.c.created_at).where(tasks.c.group_id == bindparam("group")).order_by(tasks.c.seq)
 )
 _COUNT_OPEN = select(func.count()).select_from(tasks).where(tasks.c.endpoint_id == bindparam("endpoint"), task_is_open)
-_REF = select(tasks, is_protected).where(tasks.c.id == bindparam("id"))
+_REF = select(*REF_COLUMNS).where(tasks.c.id == bindparam("id"))
 _TASKS = PreparedIn(
     lambda ids: (
         select(
@@ -450,7 +460,7 @@ _TASKS = PreparedIn(
         )
         .join_from(tasks, task_results, task_results.c.task_seq == tasks.c.seq, isouter=True)
         .join(endpoints, endpoints.c.id == tasks.c.endpoint_id, isouter=True)
-        .where(tasks.c.id.in_(ids), tasks.c.owner_id == bindparam("owner"))
+        .where(tasks.c.id.in_(ids))
     )
 )
 _RESULTS = PreparedIn(lambda seqs: select(task_results).where(task_results.c.task_seq.in_(seqs)))

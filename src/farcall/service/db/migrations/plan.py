@@ -51,6 +51,8 @@ REVISIONS: Final = (
     Revision(id="0003"),
     Revision(id="0004"),
     Revision(id="0005"),
+    Revision(id="0006"),
+    Revision(id="0007"),
 )
 HEAD: Final = REVISIONS[-1].id
 """The newest revision; a test compares it with the files."""

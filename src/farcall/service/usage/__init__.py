@@ -1,0 +1,1 @@
+"""What was used: by whom, where, of which function, on which day."""
