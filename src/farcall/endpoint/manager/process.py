@@ -356,6 +356,7 @@ def registration_of_manager(name: str, loaded: LoadedManager, blueprint: Bluepri
             "user_config_template": blueprint.template,
             "user_config_schema": blueprint.schema,
             "commands": list(COMMANDS),
+            "engine_encrypted": config.high_assurance,  # then its user endpoints refuse configurations that do not
         },
     )
 
