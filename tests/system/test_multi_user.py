@@ -16,6 +16,7 @@ import pytest
 from one_account import Account, Manager, account_for
 
 from farcall import Executor
+from farcall.client.rest import ApiClient
 from farcall.testing.functions import by_value
 from farcall.testing.processes import ProcessSystem, kill_and_wait, process_system
 
@@ -194,6 +195,34 @@ def test_an_administrator_stops_one_user_endpoint_and_what_waits_for_it_fails(si
     assert "no user endpoint" in unknown.stderr
 
 
+def test_the_service_s_way_stops_one_too(site: Manager) -> None:
+    config = {"WORKERS": 1, "OF": "rest"}
+    with Executor(endpoint_id=site.id, user_endpoint_config=config) as ex, ApiClient() as client:
+        ex.submit(where).result(TIMEOUT_S)
+        row = next(each for each in site.user_endpoints() if each["options"] == config)
+        ended = os.pidfd_open(row["pid"])
+        running = ex.submit(sleep_for, 600.0)
+        client.stop_user_endpoint(row["id"], "too long")
+        assert "too long" in str(running.exception(TIMEOUT_S))
+        assert select.select([ended], [], [], TIMEOUT_S)[0], "the manager was not told"
+        os.close(ended)
+
+
+def test_user_endpoints_go_on_while_the_service_is_away(site: Manager) -> None:
+    config = {"WORKERS": 1, "OF": "away"}
+    with Executor(endpoint_id=site.id, user_endpoint_config=config) as ex:
+        ex.submit(where).result(TIMEOUT_S)
+        there = next(each["pid"] for each in site.user_endpoints() if each["options"] == config)
+        running = ex.submit(sleep_for, 0.5)
+        site.system.service.kill()
+        site.system.service.start()
+        assert running.result(TIMEOUT_S) is None
+        with Executor(endpoint_id=site.id, user_endpoint_config={"OF": "after"}) as other:
+            other.submit(where).result(TIMEOUT_S)  # the manager is back, too
+        ex.submit(where).result(TIMEOUT_S)
+    assert there in pids(site)
+
+
 def test_stopping_the_manager_leaves_nothing_and_what_waited_runs_after_its_next_start(site: Manager) -> None:
     with Executor(endpoint_id=site.id, user_endpoint_config={"WORKERS": 1, "OF": "end"}) as ex:
         ex.submit(where).result(TIMEOUT_S)
@@ -209,14 +238,14 @@ def test_stopping_the_manager_leaves_nothing_and_what_waited_runs_after_its_next
 def test_a_killed_manager_leaves_nothing_and_every_task_ends(site: Manager) -> None:
     with Executor(endpoint_id=site.id, user_endpoint_config={"WORKERS": 2, "OF": "orphans"}) as ex:
         ex.submit(where).result(TIMEOUT_S)
-        running = ex.submit(sleep_for, 0.2)
+        running = ex.submit(sleep_for, 600.0)  # so that it takes its time to end
         there = [os.pidfd_open(pid) for pid in pids(site)]
         site.kill()
+        later = ex.submit(where)
+        site.start()
         for fd in there:
             assert select.select([fd], [], [], TIMEOUT_S)[0], "a user endpoint outlived its manager"
             os.close(fd)
-        later = ex.submit(where)
-        site.start()
         assert later.result(TIMEOUT_S)
         running.exception(TIMEOUT_S)  # an outcome, whichever
 
@@ -242,3 +271,38 @@ def test_a_manager_stays_small(site: Manager) -> None:
     pss_kb = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     assert pss_kb <= 60 * 1024
     print(f"manager: {pss_kb / 1024:.1f} MB PSS")
+
+
+def test_every_task_is_in_the_managers_audit_log_and_without_it_everything_ends(
+    system: ProcessSystem, account: Account
+) -> None:
+    manager = Manager(system, account, name="audited")
+    manager.write(config__yaml="audit_log_path: audit.log\n", user_config_template__yaml__j2=TEMPLATE)
+    manager.start()
+    log = manager.directory / "audit.log"
+    try:
+        with Executor(endpoint_id=manager.id, user_endpoint_config={"WORKERS": 1}) as ex:
+            ex.submit(where).result(TIMEOUT_S)
+            task = ex.submit(where)
+            task.result(TIMEOUT_S)
+            (row,) = manager.user_endpoints()
+            who = f"uid={account.uid or os.getuid()} pid={row['pid']} uep={row['id']} "
+            lines = [line.partition(" ")[2] for line in log.read_text().splitlines()]
+            assert [line.rpartition(" ")[2] for line in lines[:4]] == [
+                "SESSION_BEGIN", "RECEIVED", "EXEC_START", "EXEC_END",
+            ]  # fmt: skip
+            assert all(line.startswith(who) for line in lines[1:])
+            assert any(str(task.task_id) in line for line in lines)
+            left = [os.pidfd_open(pid) for pid in (manager.pid, row["pid"])]
+            log.rename(manager.directory / "moved.log")
+            log.mkdir()
+            ex.submit(where)
+            for fd in left:
+                assert select.select([fd], [], [], TIMEOUT_S)[0], "it goes on unrecorded"
+                os.close(fd)
+            waiting = ex.submit(where)
+            log.rmdir()
+            manager.start()
+            waiting.result(TIMEOUT_S)
+    finally:
+        manager.stop()

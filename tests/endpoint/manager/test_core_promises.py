@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from farcall.endpoint.manager.commands import StartRequest, StopUserEndpoint
-from farcall.endpoint.manager.core import ManagerCore, ManagerPolicy
+from farcall.endpoint.manager.core import STOPPED_MEMORY_S, ManagerCore, ManagerPolicy
 from farcall.endpoint.manager.events import (
     CleanUp,
     Command,
@@ -54,6 +54,8 @@ class Managers(RuleBasedStateMachine):
         self.resolving: dict[str, int] = {}
         self.processes: dict[str, str] = {}  # → whose
         self.signals: dict[str, list[int]] = {}
+        self.unwanted: set[str] = set()
+        self.stopped: dict[str, float] = {}
         self.is_stopping = self.is_finished = False
 
     def tell(self, event: Event) -> list[Command]:
@@ -102,8 +104,11 @@ class Managers(RuleBasedStateMachine):
             sent_unix_s=skew_s,
         )
         was_resolving = which in self.core.user_endpoints and which not in self.processes
+        is_unwanted = which in self.unwanted or self.now_s <= self.stopped.get(which, -100.0) + STOPPED_MEMORY_S
         commands = self.tell(Received(command=request, at_unix_s=0.0))
-        if not self.is_stopping and not (was_resolving and not skew_s):
+        if is_unwanted and not skew_s and not was_resolving:
+            assert commands == []
+        elif not self.is_stopping and not (was_resolving and not skew_s):
             (answer,) = commands
             assert isinstance(answer, Resolve | Notice) or (
                 isinstance(answer, Send) and isinstance(answer.message, Credentials)
@@ -144,13 +149,21 @@ class Managers(RuleBasedStateMachine):
         del self.processes[which]
         commands = self.tell(Ended(user_endpoint_id=which, status=status))
         assert isinstance(commands[0], CleanUp)
+        if which in self.unwanted:
+            self.unwanted.discard(which)
+            self.stopped[which] = self.now_s
         if not self.is_stopping and status:
             assert [type(each) for each in commands[1:]] == [Notice]
 
     @rule(which=uep)
     def stopped_by_an_administrator(self, which: str) -> None:
         wish = StopUserEndpoint(which=which, reason="", username="", sent_unix_s=0.0)
+        was_there = which in self.core.user_endpoints and not self.is_stopping
         self.tell(Received(command=wish, at_unix_s=0.0))
+        if was_there and which in self.processes:
+            self.unwanted.add(which)
+        elif was_there:
+            self.stopped[which] = self.now_s
 
     @rule(passed_s=st.sampled_from([0.1, 5.0, 40.0]))
     def time_passes(self, passed_s: float) -> None:

@@ -1,7 +1,7 @@
 """PAM as a login program uses it, for an account that somebody else has authenticated: is it usable now, and a session.
 
 Nobody is asked for anything: a module that wants a password or an answer fails. Calls the system's library directly
-(docs/decisions/0019). Sources: pam(3), pam_acct_mgmt(3), pam_setcred(3), pam_open_session(3), pam_conv(3).
+(docs/decisions/0021). Sources: pam(3), pam_acct_mgmt(3), pam_setcred(3), pam_open_session(3), pam_conv(3).
 """
 
 from __future__ import annotations
