@@ -103,9 +103,8 @@ def unit_text(name: str, command: Sequence[str], *, user: str, environment: Mapp
     """A unit file of systemd.
 
     When the service is stopped, only the manager is told; it ends its user endpoints in order, and whatever is left
-    when it is gone is killed. One user's process that the kernel kills for want of memory, or one user's many processes,
-    are no reason to end everybody's. Source: systemd.service(5), systemd.kill(5), systemd.resource-control(5),
-    systemd.syntax(7).
+    when it is gone is killed. What one user has too much of, memory or processes, is no reason to end everybody's.
+    Source: systemd.service(5), systemd.kill(5), systemd.resource-control(5), systemd.syntax(7).
 
     Args:
         command: the program's absolute path, and its arguments.
