@@ -26,7 +26,7 @@ from farcall.endpoint.announcing import Announcer, ExitStatus
 from farcall.endpoint.auditlog import AuditLog, AuditLogUnwritable
 from farcall.endpoint.configfile import ConfigInvalid
 from farcall.endpoint.directory import EndpointDirectory, RegistrationUnreadable
-from farcall.endpoint.manager.commands import StartRequest
+from farcall.endpoint.manager.commands import COMMANDS, StartRequest
 from farcall.endpoint.manager.config import (
     Blueprint,
     BlueprintUnreadable,
@@ -348,6 +348,7 @@ def registration_of_manager(name: str, loaded: LoadedManager, blueprint: Bluepri
             "endpoint_config": loaded.text,
             "user_config_template": blueprint.template,
             "user_config_schema": blueprint.schema,
+            "commands": list(COMMANDS),
         },
     )
 
