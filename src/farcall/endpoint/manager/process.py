@@ -46,7 +46,7 @@ from farcall.endpoint.manager.runner import ManagerEnd, ManagerRunner, Site
 from farcall.endpoint.origin import usable_amqp_port
 from farcall.endpoint.pidfile import AlreadyRunning, PidFile
 from farcall.tls import CaFileUnusable, Trust
-from farcall.wire.errors import Forbidden
+from farcall.wire.errors import FarcallError, Forbidden
 from farcall.wire.rest import EndpointRegistration, RegistrationResponse
 
 __all__ = ["ManagerRun", "registration_of_manager"]
@@ -193,7 +193,11 @@ class ManagerRun:
             return None
         if loaded.mapping_path is not None:
             return _Registered(response, None)
-        return _Registered(response, self._own_identities(response.endpoint_id))
+        try:
+            return _Registered(response, self._own_identities(response.endpoint_id))
+        except FarcallError as exc:
+            status = registration.exit_status(exc)
+            raise registration.RegistrationRefused(f"Whose endpoint this is cannot be asked: {exc}", status) from exc
 
     def _own_identities(self, endpoint_id: str) -> frozenset[str]:
         """Whose functions run as whoever started this: all identities of that person, as far as the login tells."""
