@@ -57,6 +57,12 @@ def test_the_agent_loads_parsl_only_when_its_engine_is_parsl() -> None:
     assert parts(loaded) <= {"wire", "tls", "serialize", "worker", "amqp", "client", "endpoint"}
 
 
+def test_a_user_endpoint_loads_no_way_to_the_service_and_nothing_that_templates_are_made_with() -> None:
+    loaded = closure_of("farcall.endpoint.userendpoint")
+    assert third_party(loaded).isdisjoint({"httpx", "jinja2", "jsonschema", "parsl"})
+    assert parts(loaded) <= {"wire", "tls", "serialize", "worker", "amqp", "client", "endpoint"}
+
+
 def test_the_sdk_loads_nothing_of_the_service_or_the_endpoint() -> None:
     loaded = closure_of("farcall.sdk")
     assert parts(loaded) <= {"wire", "tls", "serialize", "worker", "amqp", "client", "sdk", "errors"}
