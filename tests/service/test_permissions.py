@@ -110,6 +110,8 @@ class Try:
     is_in: Callable[[Any], bool] = lambda _answer: True
     status: Callable[[Any], int] | None = None
     """The status of what it is about, where the answer's own says nothing."""
+    of_endpoint: str | None = None
+    """Id in the route's path."""
 
 
 Prepare = Callable[[World, Person], Awaitable[Try]]
@@ -266,6 +268,27 @@ async def _(world: World, who: Person) -> Try:
     return Try("", f"/v2/endpoints/{await world.endpoint(public=True)}")
 
 
+async def _user_endpoint(world: World, who: Person) -> str:
+    """Of `who`, at a manager of the owner's."""
+    metadata = {"commands": ["cmd_start_endpoint", "cmd_stop_user_endpoint"]}
+    manager_id = await world.endpoint(direct=False, multi_user=True, public=True, metadata=metadata)
+    await who.caller.submit(manager_id, await who.caller.function())
+    answer = await who.caller.ask("GET", f"/v3/endpoints?manager_id={manager_id}")
+    return str(answer["endpoints"][0]["endpoint_id"])
+
+
+@prepares("GET /v3/endpoints/{endpoint_id}/console", "another's user endpoint, at the endpoint")
+@prepares("POST /v3/endpoints/{endpoint_id}/stop", "another's user endpoint, at the endpoint")
+async def _(world: World, who: Person) -> Try:
+    guest = await person(world.site, f"{new_id()}@example.org", scopes=(COMPUTE_SCOPE,))
+    return Try("", "", of_endpoint=await _user_endpoint(world, guest))
+
+
+@prepares("POST /v3/endpoints/{endpoint_id}/stop", "one's own user endpoint")
+async def _(world: World, who: Person) -> Try:
+    return Try("", "", of_endpoint=await _user_endpoint(world, who))
+
+
 _ENDPOINT_BODIES: dict[str, Callable[[World], Any]] = {
     "PUT /v3/endpoints/{endpoint_id}": lambda world: endpoint_body(admins=[world.people["admin"].id]),
     "PUT /v3/endpoints/{endpoint_id}/subscription-admin-verified": lambda world: {"subscription_admin_verified": True},
@@ -344,6 +367,7 @@ async def _(world: World, who: Person) -> Try:
 @prepares("GET /v2/oauth2/userinfo", "oneself")
 @prepares("POST /v2/oauth2/userinfo", "oneself")
 @prepares("GET /v3/service", "the service")
+@prepares("POST /v3/login-links", "the service")
 async def _(world: World, who: Person) -> Try:
     return Try("", "")
 
@@ -408,6 +432,7 @@ async def attempt(site: Site, route: str, wanted: Try, token: str | None) -> str
     """What becomes of it, as a cell says it."""
     method, path = route.split(" ", 1)
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    path = path.replace("{endpoint_id}", wanted.of_endpoint or "{endpoint_id}")
     answer = await site.client.request(method, HTTPS + (wanted.path or path), headers=headers, json=wanted.body)
     if answer.status_code != 200:
         return str(answer.status_code)

@@ -328,6 +328,16 @@ class ApiClient:
         """`restricted`, and if so the ids in `functions`."""
         return _object(self.url, self._get(f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/allowed_functions"))
 
+    def console(self, endpoint_id: str | UUID, *, with_config: bool = False) -> list[dict[str, Any]]:
+        """What runs tasks for an endpoint, one object each, for those who manage it: its user endpoints, or itself.
+
+        Args:
+            with_config: also the configuration of each.
+        """
+        path = f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/console"
+        found = _object(self.url, self._get(path + ("?include_fields=config" if with_config else "")))
+        return [each for each in found.get("user_endpoints") or () if isinstance(each, dict)]
+
     def shares(self, endpoint_id: str | UUID) -> dict[str, Any]:
         """With whom an endpoint is shared: `shares` (`kind`, `id`, `name`), and `notice` for people. Ours."""
         return _object(self.url, self._get(_shares_path(endpoint_id)))

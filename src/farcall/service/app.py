@@ -39,8 +39,11 @@ from farcall.service.functions import routes as functions_routes
 from farcall.service.history import routes as history_routes
 from farcall.service.history.recorder import Recorder
 from farcall.service.ids import new_id
+from farcall.service.login import once as once_routes
 from farcall.service.login import routes as login_routes
+from farcall.service.login.links import LoginLinks
 from farcall.service.login.store import forget_sessions
+from farcall.service.managers import routes as managers_routes
 from farcall.service.oauth import routes as oauth_routes
 from farcall.service.oauth.keys import SigningKeys
 from farcall.service.oauth.store import forget_expired
@@ -81,9 +84,11 @@ _PARTS = (
     endpoints_live,
     history_routes,
     usage_routes,
+    managers_routes,
     policies_routes,
     accounts_routes,
     login_routes,
+    once_routes,
     factors_routes,
     oidc_routes,
     oauth_routes,
@@ -172,6 +177,7 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
             authenticator=authenticator,
             watch=watch,
             passwords=passwords,
+            links=LoginLinks(clock),
             attempts=Attempts(),
             factor_guesses=Attempts(),
             code_guesses=Throttle(free=10),

@@ -23,7 +23,9 @@ class ServiceSettings:
     Attributes:
         data_dir: holds the database, the log and the state files; private to the operator.
         role: what this process does of what a service does: answer HTTP ("api"), hand tasks and results on ("relay"),
-            or both. Several processes need PostgreSQL and RabbitMQ; see `farcall.service.roles`.
+            show the web console ("console"), or everything. Several processes need PostgreSQL and RabbitMQ; see
+            `farcall.service.roles`.
+        console: show the web console, if this process answers people and NiceGUI is installed.
         store: URL of PostgreSQL or SQLite, passwords and all: never shown or logged; None means SQLite in
             `data_dir`.
         public_host: host name put into the broker URLs that are handed out; None means the host by which the
@@ -65,7 +67,8 @@ class ServiceSettings:
     """
 
     data_dir: Path
-    role: Literal["all", "api", "relay"] = "all"
+    role: Literal["all", "api", "relay", "console"] = "all"
+    console: bool = True
     store: str | None = field(default=None, repr=False)
     host: str = "127.0.0.1"
     port: int = 5000

@@ -86,10 +86,15 @@ class AllowedFunctions(msgspec.Struct, kw_only=True):
 
 
 class UserEndpoint(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What runs tasks: here the endpoint itself. What its engine does not report is left out."""
+    """What runs tasks: the endpoint itself, or a manager's user endpoint. What its engine does not report is left out.
+
+    `identity_id` and `username` (ours): whose it is.
+    """
 
     user_endpoint_id: str
     active: bool
+    identity_id: str
+    username: str | None = None
     python_version: str | None = None
     endpoint_version: str | None = None
     client_sdk_versions: list[str] | None = None
@@ -156,6 +161,7 @@ def console_document(
     reported_at: float | None,
     *,
     is_online: bool,
+    owner_name: str | None,
     with_config: bool,
 ) -> UserEndpoint:
     """What the last status report of an endpoint or user endpoint says, in the console's words.
@@ -165,13 +171,15 @@ def console_document(
     state = report or {}
     total, outstanding, pending = (_number(state, key) for key in ("total_tasks", "outstanding_tasks", "pending_tasks"))
     nodes = state.get("node_info")
-    node = _some_node(nodes)
+    node = _some_node(nodes) or state
     sdk = text_of(stored.user_runtime or {}, "globus_compute_sdk_version")
     running = None if outstanding is None else max(0, int(outstanding - (pending or 0)))
     executed = None if total is None or outstanding is None else max(0, int(total - outstanding))
     return UserEndpoint(
         user_endpoint_id=stored.rights.id,
         active=is_online,
+        identity_id=stored.rights.owner_id,
+        username=owner_name,
         python_version=text_of(stored.metadata, "python_version") or text_of(node, "python_version"),
         endpoint_version=text_of(stored.metadata, "endpoint_version") or text_of(node, "endpoint_version"),
         client_sdk_versions=None if sdk is None else [sdk],

@@ -19,10 +19,9 @@ from farcall.service.endpoints.documents import integer_of, text_of
 from farcall.service.endpoints.listing_store import EndpointQuery, Kind, Listed
 from farcall.service.endpoints.sight import visible
 from farcall.service.endpoints.store import StoredEndpoint
-from farcall.service.ids import canonical_uuid
+from farcall.service.web import queries
 from farcall.service.web.bodies import json_response
 from farcall.service.web.openapi import described
-from farcall.service.web.queries import choice_in, flag_in, page_in, text_in
 from farcall.wire.errors import EndpointAccessForbidden, EndpointNotFound
 
 __all__ = ["SHAPES", "Owner", "router"]
@@ -103,6 +102,8 @@ class EndpointDetail(EndpointSummary, kw_only=True):
 
 
 SHAPES: Final = (Owner, EndpointSummary, EndpointPage, EndpointDetail)
+_DEFAULT_LIMIT: Final = 100
+_LARGEST_LIMIT: Final = 500
 _KINDS: Final[tuple[Kind, ...]] = ("direct", "manager", "user")
 
 
@@ -140,24 +141,23 @@ _KINDS: Final[tuple[Kind, ...]] = ("direct", "manager", "user")
                 "description": "only user endpoints of this manager",
                 "schema": {"type": "string", "format": "uuid"},
             },
-            {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 500}},
-            {"name": "cursor", "in": "query", "description": "`next_cursor`", "schema": {"type": "string"}},
+            *queries.page_parameters(_LARGEST_LIMIT, _DEFAULT_LIMIT),
         ],
     ),
 )
 async def list_endpoints(request: Request) -> Response:
     service, caller = service_of(request), await caller_of(request)
-    limit, after = page_in(request, default=100, most=500)
-    manager_id = request.query_params.get("manager_id")
+    given = request.query_params
+    kind = queries.one_of(given, "kind", ("", *_KINDS), "")
     query = EndpointQuery(
-        own_only=choice_in(request, "role", ("any", "owner")) == "owner",
-        search=text_in(request, "search"),
-        kind=choice_in(request, "kind", _KINDS),
-        is_online=flag_in(request, "online"),
-        multi_user=flag_in(request, "multi_user"),
-        manager_id=manager_id and canonical_uuid(manager_id, "query parameter 'manager_id'"),
-        after=after and canonical_uuid(after, "query parameter 'cursor'"),
-        limit=limit,
+        own_only=queries.one_of(given, "role", ("any", "owner"), "any") == "owner",
+        search=queries.text(given, "search"),
+        kind=next((each for each in _KINDS if each == kind), None),
+        is_online=queries.boolean(given, "online"),
+        multi_user=queries.boolean(given, "multi_user"),
+        manager_id=queries.uuid(given, "manager_id"),
+        after=queries.uuid(given, queries.CURSOR),
+        limit=queries.limit(given, default=_DEFAULT_LIMIT, largest=_LARGEST_LIMIT),
     )
     online = frozenset(await service.online.online()) if query.is_online is not None else None
     page = await service.db.read(listing_store.list_page, caller, query, online)
@@ -179,7 +179,9 @@ async def get_endpoint(request: Request, endpoint_id: str) -> Response:
     service, caller = service_of(request), await caller_of(request)
     sight = await visible(request, endpoint_id, caller)
     stored = sight.stored
-    owner_name = await service.db.read(listing_store.owner_name, stored.rights.owner_id) or ""
+    owner_name = (await service.db.read(listing_store.names_of, {stored.rights.owner_id})).get(
+        stored.rights.owner_id, ""
+    )
     is_on_site = sight.can_manage and not rules.is_manager(stored.rights, caller)
     summary = _summary(request, caller, Listed(stored=stored, owner_name=owner_name, is_on_site=is_on_site))
     report = service.online.latest(stored)[0] or {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -10,10 +10,11 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, true
 
 from farcall.service.accounts.rules import Identity
+from farcall.service.db.sql import chunks
 from farcall.service.db.tables import endpoint_shares, endpoints, identities
 from farcall.service.endpoints.store import StoredEndpoint, from_row
 
-__all__ = ["EndpointQuery", "Kind", "Listed", "ListedPage", "list_page", "owner_name"]
+__all__ = ["EndpointQuery", "Kind", "Listed", "ListedPage", "list_page", "names_of"]
 
 Kind = Literal["direct", "manager", "user"]
 """Works a task queue itself; starts user endpoints; is one of those."""
@@ -83,14 +84,18 @@ def list_page(
     return ListedPage(endpoints=_listed(conn, caller, found), total=total, has_more=has_more)
 
 
-def owner_name(conn: Connection, identity_id: str) -> str | None:
-    """The user name of an identity."""
-    found: str | None = conn.execute(select(identities.c.username).where(identities.c.id == identity_id)).scalar()
-    return found
+def names_of(conn: Connection, identity_ids: AbstractSet[str]) -> Mapping[str, str]:
+    """The user names of identities, by id."""
+    names: dict[str, str] = {}
+    for some in chunks(sorted(identity_ids), _IN_AT_ONCE):
+        rows = conn.execute(select(identities.c.id, identities.c.username).where(identities.c.id.in_(some)))
+        names.update((row.id, row.username) for row in rows)
+    return names
 
 
 _OF_OWNER = endpoints.join(identities, identities.c.id == endpoints.c.owner_id)
 _manager = endpoints.alias("manager")
+_IN_AT_ONCE = 500
 _KEY = (func.lower(endpoints.c.name), endpoints.c.id)
 
 

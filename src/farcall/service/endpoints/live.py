@@ -236,7 +236,7 @@ class Live:
         if stored.rights.direct:
             await self._queue_limit.prepare(endpoint_id)
         if endpoint_id in self._watches:
-            self._managers.update((user.rights.id, endpoint_id) for user in users)
+            self._managers.update((user.rights.id, endpoint_id) for user, _ in users)
         report, reported_at = self._online.latest(stored)
         return Snapshot(
             stored=stored,
@@ -244,7 +244,7 @@ class Live:
             last_report=reported_at,
             details={key: value for key, value in (report or {}).items() if key not in _UNSHOWN},
             open_tasks=self._queue_limit.known(endpoint_id) if stored.rights.direct else None,
-            users=[(user.rights.owner_id, self._user_endpoint(user)) for user in users],
+            users=[(user.rights.owner_id, self._user_endpoint(user, name)) for user, name in users],
         )
 
     def stop(self) -> None:
@@ -288,9 +288,12 @@ class Live:
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
-    def _user_endpoint(self, user: StoredEndpoint) -> UserEndpoint:
+    def _user_endpoint(self, user: StoredEndpoint, owner_name: str | None) -> UserEndpoint:
         report, reported_at = self._online.latest(user)
-        return console_document(user, report, reported_at, is_online=self._online.is_online(user), with_config=False)
+        is_online = self._online.is_online(user)
+        return console_document(
+            user, report, reported_at, is_online=is_online, owner_name=owner_name, with_config=False
+        )
 
     def _forget(self, watch: Watch) -> None:
         watch.close()

@@ -12,8 +12,8 @@ from starlette.responses import Response
 from farcall.service.context import caller_of, service_of
 from farcall.service.endpoints.live import LiveDocument, Watch
 from farcall.service.endpoints.sight import Sight, visible
+from farcall.service.web import queries
 from farcall.service.web.openapi import described
-from farcall.service.web.queries import number_in, text_in
 from farcall.wire.errors import EndpointAccessForbidden, EndpointNotFound, RateLimited
 
 __all__ = ["SHAPES", "router"]
@@ -49,8 +49,8 @@ _LONGEST_S: Final = 55
 )
 async def get_live(request: Request, endpoint_id: str) -> Response:
     service, caller = service_of(request), await caller_of(request)
-    after = text_in(request, "after")
-    wait_s = number_in(request, "wait_s", default=_WAIT_S, most=_LONGEST_S)
+    after = queries.text(request.query_params, "after")
+    wait_s = queries.whole(request.query_params, "wait_s", default=_WAIT_S, most=_LONGEST_S)
     sight = await visible(request, endpoint_id, caller)
     async with service.live.watch(sight.stored.rights.id, caller) as watch:
         document = await _when_another(request, watch, sight, after, wait_s if after is not None else 0)

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, or_, select
 
 from farcall.service.db.sql import PreparedIn
 from farcall.service.db.tables import endpoints
+from farcall.service.endpoints.listing_store import names_of
 from farcall.service.endpoints.store import StoredEndpoint, read_endpoint, read_user_endpoints
 
 __all__ = ["Signs", "read_signs", "read_watched"]
@@ -18,12 +19,16 @@ was deleted.
 """
 
 
-def read_watched(conn: Connection, endpoint_id: str) -> tuple[StoredEndpoint, Sequence[StoredEndpoint]] | None:
-    """An endpoint and, if it is a manager, its user endpoints; None if there is none of this id."""
+def read_watched(
+    conn: Connection, endpoint_id: str
+) -> tuple[StoredEndpoint, Sequence[tuple[StoredEndpoint, str | None]]] | None:
+    """An endpoint and, if it is a manager, its user endpoints, each with its owner's name; None: there is no such."""
     stored = read_endpoint(conn, endpoint_id)
     if stored is None:
         return None
-    return stored, () if stored.rights.direct else read_user_endpoints(conn, endpoint_id)
+    users = () if stored.rights.direct else read_user_endpoints(conn, endpoint_id)
+    names = names_of(conn, {user.rights.owner_id for user in users})
+    return stored, [(user, names.get(user.rights.owner_id)) for user in users]
 
 
 def read_signs(conn: Connection, endpoint_ids: Sequence[str]) -> Mapping[str, Signs]:

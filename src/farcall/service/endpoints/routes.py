@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from farcall.service.cluster.signals import EndpointChange, EndpointChanged, Signal
 from farcall.service.context import caller_of, host_of, peer_of, service_of
-from farcall.service.endpoints import rules, store
+from farcall.service.endpoints import listing_store, rules, store
 from farcall.service.endpoints.documents import (
     AllowedFunctions,
     ConsoleDocument,
@@ -312,22 +312,30 @@ async def get_allowed_functions(request: Request, endpoint_id: str) -> Response:
     ),
 )
 async def get_console(request: Request, endpoint_id: str) -> Response:
-    caller = await caller_of(request)
+    service, caller = service_of(request), await caller_of(request)
     stored = await existing(request, endpoint_id, caller)
-    rules.check_manage(stored.rights, stored.rights.id, caller)
+    if stored.rights.manager_id is None or not (await visible(request, endpoint_id, caller)).can_manage:
+        rules.check_manage(stored.rights, stored.rights.id, caller)
     wanted = request.query_params.get("user_endpoint_id")
     wanted = None if wanted is None else canonical_uuid(wanted, "query parameter 'user_endpoint_id'")
-    fields = [field.strip() for field in request.query_params.get("include_fields", "").split(",")]
+    fields = [field.strip() for text in request.query_params.getlist("include_fields") for field in text.split(",")]
     working = [stored]
     if not stored.rights.direct:
-        working = list(await service_of(request).db.read(store.read_user_endpoints, stored.rights.id))
+        working = list(await service.db.read(store.read_user_endpoints, stored.rights.id))
+    names = await service.db.read(listing_store.names_of, {each.rights.owner_id for each in working})
     entries = []
     for each in working:
         report, reported_at = _latest_report(request, each)
         if (report is not None or each.rights.manager_id) and wanted in (None, each.rights.id):
-            is_online = service_of(request).online.is_online(each)
             entries.append(
-                console_document(each, report, reported_at, is_online=is_online, with_config="config" in fields)
+                console_document(
+                    each,
+                    report,
+                    reported_at,
+                    is_online=service.online.is_online(each),
+                    owner_name=names.get(each.rights.owner_id),
+                    with_config="config" in fields,
+                )
             )
     return json_response(ConsoleDocument(user_endpoints=entries))
 

@@ -10,6 +10,7 @@ from farcall.service.accounts.rules import Identity
 from farcall.service.ids import canonical_uuid
 from farcall.service.policies.rules import Policy, Subscription, check_use_of_policy, is_subscription_usable
 from farcall.wire.errors import (
+    Conflict,
     EndpointAccessForbidden,
     EndpointNotFound,
     Forbidden,
@@ -27,6 +28,7 @@ __all__ = [
     "check_protection",
     "check_reregistration",
     "check_share",
+    "check_stop_user_endpoint",
     "check_use",
     "check_verify",
     "check_view",
@@ -272,6 +274,32 @@ def check_end(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> 
         raise EndpointAccessForbidden(
             f"Endpoint {endpoint_id} is a user endpoint: it ends by itself when it has nothing to do, or with its "
             f"manager {endpoint.manager_id}."
+        )
+    return endpoint
+
+
+def check_stop_user_endpoint(
+    endpoint: Endpoint | None, endpoint_id: str, caller: Identity, manager: Endpoint | None
+) -> Endpoint:
+    """For ending the process of a user endpoint: its user, and those who manage its manager.
+
+    Args:
+        manager: of the user endpoint; None if it is none.
+
+    Raises:
+        EndpointNotFound, EndpointAccessForbidden.
+        Conflict: it is no user endpoint.
+    """
+    endpoint = _found(endpoint, endpoint_id)
+    if not (is_manager(endpoint, caller) or (manager is not None and is_manager(manager, caller))):
+        raise EndpointAccessForbidden(
+            f"Only its user, and the owner and the admins of its manager, may stop user endpoint {endpoint_id}; you "
+            f"are {caller.username}."
+        )
+    if manager is None:
+        raise Conflict(
+            f"Endpoint {endpoint_id} is no user endpoint. `farcall-endpoint stop --remote` stops it, or POST "
+            f"/v3/endpoints/{endpoint_id}/lock."
         )
     return endpoint
 

@@ -15,10 +15,9 @@ from farcall.service.endpoints import store as endpoints
 from farcall.service.endpoints.sight import Sight, visible
 from farcall.service.history.rules import CARRY_S, HOUR_S, MINUTE_S, Point, points, summed
 from farcall.service.history.store import read_entries
-from farcall.service.ids import canonical_uuid
+from farcall.service.web import queries
 from farcall.service.web.bodies import json_response
 from farcall.service.web.openapi import described
-from farcall.service.web.queries import number_in, time_in
 from farcall.wire.errors import EndpointAccessForbidden, EndpointNotFound, InvalidRequest
 
 __all__ = ["SHAPES", "router"]
@@ -112,8 +111,7 @@ async def get_history(request: Request, endpoint_id: str) -> Response:
 
 async def _concerned(request: Request, sight: Sight) -> Sequence[str]:
     """The endpoint itself; of a manager those of its user endpoints that the caller may see."""
-    rights, wanted = sight.stored.rights, request.query_params.get("user_endpoint_id")
-    wanted = None if wanted is None else canonical_uuid(wanted, "query parameter 'user_endpoint_id'")
+    rights, wanted = sight.stored.rights, queries.uuid(request.query_params, "user_endpoint_id")
     if rights.direct:
         return [rights.id] if wanted in (None, rights.id) else []
     users = await service_of(request).db.read(endpoints.read_user_endpoints, rights.id)
@@ -129,13 +127,15 @@ def _range(request: Request) -> tuple[int, int, int]:
     """
     service = service_of(request)
     now = service.clock()
-    until = min(time_in(request, "until") or now, now)
-    since = time_in(request, "since")
+    until = min(queries.number(request.query_params, "until") or now, now)
+    since = queries.number(request.query_params, "since")
     since = until - HOUR_S if since is None else max(since, now - service.settings.history_hours_s - HOUR_S)
     if since >= until:
         raise InvalidRequest("query parameter 'since' must be before 'until' and in the past, in Unix seconds.")
     fitting = (step for step in _STEPS if (until - since) / step <= _POINTS)
-    step_s = number_in(request, "step_s", default=next(fitting, _STEPS[-1]), least=MINUTE_S, most=24 * HOUR_S)
+    step_s = queries.whole(
+        request.query_params, "step_s", default=next(fitting, _STEPS[-1]), least=MINUTE_S, most=24 * HOUR_S
+    )
     if step_s % MINUTE_S:
         raise InvalidRequest(f"query parameter 'step_s' must be a multiple of {MINUTE_S}, not {step_s}.")
     if since < now - service.settings.history_minutes_s:

@@ -17,10 +17,22 @@ from farcall.service.relay.messages import Outgoing
 from farcall.wire.rest import PublishKwargs, QueueInfo, to_document
 from farcall.wire.topology import HEARTBEATS, RESULTS, TASKS, heartbeat_key, result_key, task_queue
 
-__all__ = ["COMMAND_LIFE_S", "StartOrder", "Submitter", "queue_infos", "start_command"]
+__all__ = [
+    "COMMAND_LIFE_S",
+    "STOP_COMMAND",
+    "StartOrder",
+    "Submitter",
+    "knows_stop",
+    "queue_infos",
+    "start_command",
+    "stop_command",
+]
 
 COMMAND_LIFE_S: Final = 180
 """Managers refuse commands that are older; so the broker may drop them then."""
+
+STOP_COMMAND: Final = "cmd_stop_user_endpoint"
+"""Ours. A manager that knows it says so when it registers, in member `commands` of its `metadata`."""
 
 _encoder: Final = msgspec.json.Encoder()
 
@@ -89,6 +101,41 @@ def start_command(order: StartOrder, url: str, *, now: float) -> Outgoing:
         "globus_username": order.submitter.username,
         "globus_identity_set": list(order.submitter.identity_set),
     }
+    return _outgoing(body, now)
+
+
+def knows_stop(metadata: Mapping[str, Any]) -> bool:
+    """Whether a manager can be told to stop a user endpoint, by what it registered. That of the other ecosystem cannot:
+    it takes an unknown command for a fault.
+    """
+    commands = metadata.get("commands")
+    return isinstance(commands, list) and STOP_COMMAND in commands
+
+
+def stop_command(manager_id: str, user_endpoint_id: str, by: Submitter, reason: str, *, now: float) -> Outgoing:
+    """The message that makes a manager end a user endpoint.
+
+    Args:
+        by: who wants that.
+        reason: for people; who is in it.
+        now: Unix seconds, by a clock that the manager's agrees with.
+    """
+    body = {
+        "command": STOP_COMMAND,
+        "args": [],
+        "kwargs": {
+            "name": user_endpoint_name(manager_id, user_endpoint_id),
+            "user_endpoint_id": user_endpoint_id,
+            "reason": reason,
+        },
+        "globus_effective_identity": by.identity_id,
+        "globus_username": by.username,
+        "globus_identity_set": list(by.identity_set),
+    }
+    return _outgoing(body, now)
+
+
+def _outgoing(body: Mapping[str, Any], now: float) -> Outgoing:
     properties = Properties(
         content_type="application/json",
         delivery_mode=2,

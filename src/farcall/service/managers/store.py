@@ -20,6 +20,7 @@ __all__ = [
     "is_user_endpoint_away",
     "manager_of",
     "read_start_order",
+    "submitter_of",
     "user_endpoints_of",
     "user_endpoints_with_open_tasks",
 ]
@@ -89,22 +90,27 @@ def read_start_order(conn: Connection, user_endpoint_id: str) -> StoredOrder | N
         return None
     # A manager without privilege runs everything as its owner, and trusts nobody else.
     as_whom = row.owner_id if row.multi_user else row.manager_owner_id
-    found = conn.execute(_WHO, {"id": as_whom}).one()
-    linked = conn.execute(_LINKED, {"person": found.person_id, "owner": as_whom}).all()
-    # That identity comes first: a mapping takes the first one that maps.
-    linked = sorted(linked, key=lambda identity: identity.id != as_whom)
     order = StartOrder(
         manager_id=row.manager_id,
         user_endpoint_id=user_endpoint_id,
-        submitter=Submitter(
-            identity_id=as_whom,
-            username=found.username,
-            identity_set=[_identity_document(identity) for identity in linked],
-        ),
+        submitter=submitter_of(conn, as_whom),
         options=_object(row.user_options_json),
         runtime=_object(row.user_runtime_json),
     )
     return StoredOrder(order=order, generation=row.credential_generation, reached_host=row.reached_host)
+
+
+def submitter_of(conn: Connection, identity_id: str) -> Submitter:
+    """Somebody, as managers are told."""
+    found = conn.execute(_WHO, {"id": identity_id}).one()
+    linked = conn.execute(_LINKED, {"person": found.person_id, "owner": identity_id}).all()
+    # That identity comes first: a mapping takes the first one that maps.
+    linked = sorted(linked, key=lambda identity: identity.id != identity_id)
+    return Submitter(
+        identity_id=identity_id,
+        username=found.username,
+        identity_set=[_identity_document(identity) for identity in linked],
+    )
 
 
 def manager_of(conn: Connection, endpoint_id: str) -> str | None:

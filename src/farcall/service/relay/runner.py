@@ -22,7 +22,7 @@ from farcall.service.relay import store
 from farcall.service.relay.attachments import Attachments
 from farcall.service.relay.feeding import TaskFeeds
 from farcall.service.relay.intake import Intake
-from farcall.service.relay.messages import CodeCache
+from farcall.service.relay.messages import CodeCache, Outgoing
 from farcall.service.relay.onlookers import Onlookers
 from farcall.service.relay.reports import Reports
 from farcall.service.relay.results import TaskRef
@@ -188,6 +188,10 @@ class Relay:
         """Tasks have been ended by the service itself, not by a result of their endpoint."""
         self._recorded(recorded)
         self._tasks.withdraw(each.task for each in recorded.ended)
+
+    def command(self, manager_id: str, message: Outgoing) -> None:
+        """Send a command to a manager."""
+        self._transport.publish(command_queue(manager_id), [message])
 
     def group_submitted(self, owner_id: str, group_id: str) -> None:
         """A client has submitted tasks of a group, and will read its shared queue."""
