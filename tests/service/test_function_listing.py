@@ -69,7 +69,7 @@ def test_functions_are_listed_newest_first_by_role(play: Play, store_url: str, m
             "last_run_at": None,
             "runs": 0,
         }
-        for wrong in ("role=all", "cursor=WzFd", "search=" + 201 * "x"):
+        for wrong in ("role=all", "cursor=WzFd", "search=" + 257 * "x"):
             await ada.caller.ask("GET", f"/v3/functions?{wrong}", status=422)
 
     play(story, store=store_url)

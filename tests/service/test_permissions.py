@@ -347,6 +347,23 @@ for _route, _what in {(row[0], row[1]) for row in COMPUTE + LOGIN if "{policy_id
     PREPARE[(_route, _what)] = _of_policy(_route, of_site=_what != "the policy")
 
 
+@prepares("GET /v3/usage", "one's own task")
+async def _(world: World, who: Person) -> Try:
+    task_id, _ = await world.task()
+    await world.owner.caller.ask("POST", f"/v3/tasks/{task_id}/cancel")
+    return Try("", "", None, lambda answer: bool(answer["rows"]))
+
+
+@prepares("GET /v3/usage", "of everybody at the endpoint")
+async def _(world: World, who: Person) -> Try:
+    return Try("", f"/v3/usage?scope=endpoint&endpoint_id={await world.endpoint()}")
+
+
+@prepares("GET /v3/usage", "of the whole service")
+async def _(world: World, who: Person) -> Try:
+    return Try("", "/v3/usage?scope=all")
+
+
 @prepares("GET /v2/authenticate", "oneself")
 @prepares("GET /v2/whoami", "oneself")
 @prepares("GET /v3/whoami", "oneself")
@@ -360,6 +377,7 @@ for _route, _what in {(row[0], row[1]) for row in COMPUTE + LOGIN if "{policy_id
 @prepares("GET /v3/admin/groups", "the service")
 @prepares("GET /v3/admin/audit", "the service")
 @prepares("GET /v3/admin/health", "the service")
+@prepares("POST /v3/login-links", "the service")
 async def _(world: World, who: Person) -> Try:
     return Try("", "")
 

@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from farcall import __version__
+from farcall.cli.console import LINK
 from farcall.client.settings import canonical_url, service_url
 from farcall.client.tokens import StoredToken, TokenStore
 from farcall.service import sources, statefile
@@ -131,6 +132,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _ELSEWHERE = {
     **dict.fromkeys(("user", "client", "group", "admin", "audit"), "farcall.cli.accounts"),
     **dict.fromkeys(("policy", "subscription"), "farcall.cli.policies"),
+    "login-link": "farcall.cli.console",
 }
 
 
@@ -143,7 +145,7 @@ class _Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in _ELSEWHERE:
             return super().get_command(context, name)
-        command: click.Command = getattr(importlib.import_module(_ELSEWHERE[name]), name)
+        command: click.Command = getattr(importlib.import_module(_ELSEWHERE[name]), name.replace("-", "_"))
         return command
 
 
@@ -174,13 +176,14 @@ def main() -> None:
 )
 @click.option(
     "--role",
-    type=click.Choice(["all", "api", "relay"]),
+    type=click.Choice(["all", "api", "relay", "console"]),
     help="What this process does, if several share the work.  [default: all]",
 )
 @_store_option
 @click.option("--tls-cert", type=_FILE, help="PEM file: the certificate for HTTPS and AMQPS, with its chain.")
 @click.option("--tls-key", type=_FILE, help="PEM file: its key, without passphrase.  [default: in --tls-cert]")
 @click.option("--insecure", is_flag=True, default=None, help="Listen on a network without TLS all the same.")
+@click.option("--console/--no-console", default=None, help="Show the web console.  [default: if it is installed]")
 @_broker_option
 @click.option("--log-level", type=click.Choice(_LOG_LEVELS), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Of service.log.  [default: text]")
@@ -410,21 +413,24 @@ def _run(settings: ServiceSettings, report: _Report, *, is_foreground: bool) -> 
 
 
 async def _serve(settings: ServiceSettings, report: _Report, is_foreground: bool) -> None:
+    from farcall.cli.console import front_of, hint_of
     from farcall.service.server import running_service
 
     stop_asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _STOPPING_SIGNALS:
         loop.add_signal_handler(number, stop_asked.set)
-    async with running_service(settings) as running:
+    front = front_of(settings)
+    async with running_service(settings, front) as running:
         loop.add_signal_handler(signal.SIGHUP, stop_asked.set if _has_terminal() else partial(_read_again, running))
-        administrator = await _log_in(running)
+        administrator, identity_id = await _log_in(running)
+        hint = hint_of(running, identity_id, front)
         state = _state_of(settings, running)
         statefile.write_state(settings.data_dir, state)
         _logger.info("The service has started", extra={"event": "service.started", "url": state.url, "pid": state.pid})
         if is_foreground:
-            _print_banner(settings.data_dir, state, administrator, "Ctrl-C")
-        report.send({"ok": True, "state": vars(state), "administrator": administrator})
+            _print_banner(settings.data_dir, state, administrator, "Ctrl-C", hint)
+        report.send({"ok": True, "state": vars(state), "administrator": administrator, "console": hint})
         gc.collect()
         gc.freeze()  # what was imported is here to stay: the collector need not look at it again
         await stop_asked.wait()
@@ -475,8 +481,8 @@ def _state_of(settings: ServiceSettings, running: RunningService) -> ServiceStat
     )
 
 
-async def _log_in(running: RunningService) -> str:
-    """Log the user of this process in: identity, administrator, token in the token store. Returns the user name."""
+async def _log_in(running: RunningService) -> tuple[str, str]:
+    """Log the user of this process in: identity, administrator, token in the token store. Returns name and id."""
     from farcall.service.accounts.local import local_login
 
     store = TokenStore()
@@ -493,7 +499,7 @@ async def _log_in(running: RunningService) -> str:
             store.put(running.url, token, use=False)  # who has logged in as somebody else stays that
         except (OSError, ValueError) as exc:
             _err.print(f"[yellow]Warning:[/] your token could not be stored in {store.path}: {escape(str(exc))}")
-    return username
+    return username, login.identity.id
 
 
 def _effective(settings_file: Path | None, given: dict[str, Any]) -> Effective:
@@ -530,7 +536,8 @@ def _start_detached(settings: ServiceSettings, settings_file: Path | None, given
     files = {name: getattr(settings, name) for name in ("tls_cert", "tls_key")}  # absolute
     for name, value in {**given, **files}.items():
         option = f"--{name.replace('_', '-')}"
-        command += [] if value is None else [option] if value is True else [option, str(value)]
+        option = option.replace("--", "--no-") if value is False else option
+        command += [] if value is None else [option] if isinstance(value, bool) else [option, str(value)]
     with open(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
         child = subprocess.Popen(
             command,
@@ -548,9 +555,8 @@ def _start_detached(settings: ServiceSettings, settings_file: Path | None, given
     if not answer["ok"]:
         _fail(answer["message"], answer["exit"])
     child.returncode = 0  # it lives on, and is not ours to wait for
-    _print_banner(
-        settings.data_dir, ServiceState(**answer["state"]), answer["administrator"], _stop_command(settings.data_dir)
-    )
+    stop = _stop_command(settings.data_dir)
+    _print_banner(settings.data_dir, ServiceState(**answer["state"]), answer["administrator"], stop, answer["console"])
 
 
 def _answer_of(child: subprocess.Popen[bytes], read_fd: int) -> dict[str, Any]:
@@ -587,7 +593,10 @@ def _make_data_dir(data_dir: Path) -> None:
 # --- Output ----------------------------------------------------------------------------------------------------
 
 
-def _print_banner(data_dir: Path, state: ServiceState, administrator: str, how_to_stop: str) -> None:
+def _print_banner(
+    data_dir: Path, state: ServiceState, administrator: str, how_to_stop: str, hint: list[tuple[str, str]]
+) -> None:
+    """Args: hint: what there is to be said of the console, as names and values."""
     host = urlsplit(state.url).hostname
     scheme = "amqps" if state.tls_cert else "amqp"
     if state.role == "relay":
@@ -607,6 +616,7 @@ def _print_banner(data_dir: Path, state: ServiceState, administrator: str, how_t
             ("Log", state.log),
             ("Process", str(state.pid)),
             ("Administrator", f"{administrator} ({logged_in})"),
+            *((name, value) for name, value in hint if name != LINK or sys.stdout.isatty()),
             ("Stop with", how_to_stop),
         ]
     )
@@ -660,23 +670,26 @@ def _status_lines(data_dir: Path, state: ServiceState, inside: dict[str, Any]) -
 def _ask(state: ServiceState) -> dict[str, Any]:
     """What the service says of itself, to its administrator; `error` if it does not."""
     try:
-        store = TokenStore()
-        stored = store.get(state.url, f"{getpass.getuser()}@localhost") or store.get(state.url)
-    except (OSError, ValueError) as exc:
-        return {"error": str(exc)}
-    request = urllib.request.Request(f"{_address_here(state)}/v3/service")
-    if stored is not None:
-        request.add_header("Authorization", f"Bearer {stored.access_token}")
-    try:
-        # No proxy: the service is on this machine.
-        handlers = [urllib.request.ProxyHandler({}), *_its_certificate(state)]
-        with urllib.request.build_opener(*handlers).open(request, timeout=10) as answer:
-            inside: dict[str, Any] = json.load(answer)
+        inside: dict[str, Any] = json.loads(_asked(state, "/v3/service"))
     except urllib.error.HTTPError as exc:
         return {"error": f"it answers HTTP {exc.code}; only its administrator is told more"}
     except (OSError, ValueError) as exc:
         return {"error": f"it does not answer: {exc}"}
     return {key: inside[key] for key in ("endpoints_online", "tasks", "results")}
+
+
+def _asked(state: ServiceState, path: str, method: str = "GET") -> bytes:
+    """What the service of this machine answers its administrator. Raises OSError (HTTPError among them), ValueError."""
+    store = TokenStore()
+    stored = store.get(state.url, f"{getpass.getuser()}@localhost") or store.get(state.url)
+    request = urllib.request.Request(f"{_address_here(state)}{path}", method=method)
+    if stored is not None:
+        request.add_header("Authorization", f"Bearer {stored.access_token}")
+    # No proxy: the service is on this machine.
+    handlers = [urllib.request.ProxyHandler({}), *_its_certificate(state)]
+    with urllib.request.build_opener(*handlers).open(request, timeout=10) as answer:
+        body: bytes = answer.read()
+        return body
 
 
 def _address_here(state: ServiceState) -> str:

@@ -41,7 +41,9 @@ from farcall.service.functions import routes as functions_routes
 from farcall.service.history import routes as history_routes
 from farcall.service.history.recorder import Recorder
 from farcall.service.ids import new_id
+from farcall.service.login import once as once_routes
 from farcall.service.login import routes as login_routes
+from farcall.service.login.links import LoginLinks
 from farcall.service.login.store import forget_sessions
 from farcall.service.managers import routes as managers_routes
 from farcall.service.oauth import routes as oauth_routes
@@ -65,6 +67,7 @@ from farcall.service.tasks import listing_routes as task_listing_routes
 from farcall.service.tasks import routes as tasks_routes
 from farcall.service.tasks.replay import Replay
 from farcall.service.tls import own_certificate
+from farcall.service.usage import routes as usage_routes
 from farcall.service.web.errors import install_error_handlers
 from farcall.service.web.limits import BodyLimit
 from farcall.service.web.openapi import install_openapi
@@ -82,10 +85,12 @@ _PARTS = (
     endpoints_listing,
     endpoints_live,
     history_routes,
+    usage_routes,
     managers_routes,
     policies_routes,
     accounts_routes,
     login_routes,
+    once_routes,
     factors_routes,
     oidc_routes,
     oauth_routes,
@@ -176,6 +181,7 @@ async def open_service(settings: ServiceSettings, *, clock: Callable[[], float] 
             authenticator=authenticator,
             watch=watch,
             passwords=passwords,
+            links=LoginLinks(clock),
             attempts=Attempts(),
             factor_guesses=Attempts(),
             code_guesses=Throttle(free=10),

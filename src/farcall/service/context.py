@@ -19,6 +19,7 @@ from farcall.service.db.engine import Database
 from farcall.service.endpoints.live import Live
 from farcall.service.endpoints.online import Online
 from farcall.service.history.recorder import Recorder
+from farcall.service.login.links import LoginLinks
 from farcall.service.oauth.keys import SigningKeys
 from farcall.service.oidc.login import OidcLogins
 from farcall.service.ops.health import Health
@@ -68,6 +69,7 @@ class Service:
     authenticator: Authenticator
     watch: AccountsWatch
     passwords: Passwords
+    links: LoginLinks
     attempts: Attempts
     factor_guesses: Attempts
     code_guesses: Throttle

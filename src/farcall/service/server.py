@@ -7,11 +7,14 @@ import errno
 import ipaddress
 import socket
 import ssl as tls
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from farcall.service.app import create_app, open_service
 from farcall.service.context import Service
@@ -19,11 +22,15 @@ from farcall.service.ports import cannot_listen, listen
 from farcall.service.settings import ServiceSettings
 from farcall.service.sources import SettingsError
 
-__all__ = ["HttpServer", "RunningService", "running_service"]
+__all__ = ["Front", "HttpServer", "RunningService", "running_service"]
+
+Front = Callable[[FastAPI], AbstractAsyncContextManager[ASGIApp]]
+"""Puts something before the interface (the web console), for as long as the service answers."""
 
 _KEEP_ALIVE_S = 75
 """Longer than our client keeps a connection, so that it is the client who lets go: it cannot know better."""
 _GRACE_S = 10
+_WEBSOCKET_LIMIT_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,19 +54,24 @@ class HttpServer:
         sock: bound; closed by `stop`.
         ssl: for HTTPS.
         trusted_proxies: addresses and networks whose `X-Forwarded-…` count.
+        has_websockets: whether there is anybody who takes them.
     """
 
     def __init__(
         self,
-        app: FastAPI,
+        app: ASGIApp,
         sock: socket.socket,
         ssl: tls.SSLContext | None = None,
         trusted_proxies: Sequence[str] = (),
+        *,
+        has_websockets: bool = False,
     ) -> None:
         config = uvicorn.Config(
             app,
             http="httptools",
-            ws="none",
+            ws=_websocket if has_websockets else "none",  # type: ignore[arg-type]  # is called, like a class
+            ws_max_size=_WEBSOCKET_LIMIT_BYTES,
+            ws_ping_interval=None,  # who is behind asks in its own protocol
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -84,9 +96,18 @@ class HttpServer:
         await self._server.shutdown(sockets=[self._sock])
 
 
+def _websocket(*args: Any, **kwargs: Any) -> Any:  # uvicorn's protocol class, loaded when the first one comes
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    return WebSocketsSansIOProtocol(*args, **kwargs)
+
+
 @contextlib.asynccontextmanager
-async def running_service(settings: ServiceSettings) -> AsyncIterator[RunningService]:
+async def running_service(settings: ServiceSettings, front: Front | None = None) -> AsyncIterator[RunningService]:
     """A service with its HTTP server; stopped in order at the end: requests, broker, relay, store.
+
+    Args:
+        front: what stands before the interface; None: nothing does.
 
     Raises:
         CannotListen: one of the two ports cannot be had.
@@ -105,7 +126,10 @@ async def running_service(settings: ServiceSettings) -> AsyncIterator[RunningSer
                 raise
             raise cannot_listen(exc, "the message broker", settings.host, settings.amqp_port, "--amqp-port") from exc
         ssl = service.certificate.context if service.certificate is not None else None
-        server = HttpServer(create_app(settings, service), sock, ssl, _networks(settings.trusted_proxies))
+        api = create_app(settings, service)
+        app: ASGIApp = api if front is None else await closing.enter_async_context(front(api))
+        proxies = _networks(settings.trusted_proxies)
+        server = HttpServer(app, sock, ssl, proxies, has_websockets=front is not None)
         port: int = sock.getsockname()[1]
         await server.start()
         closing.push_async_callback(server.stop)

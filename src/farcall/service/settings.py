@@ -23,7 +23,9 @@ class ServiceSettings:
     Attributes:
         data_dir: holds the database, the log and the state files; private to the operator.
         role: what this process does of what a service does: answer HTTP ("api"), hand tasks and results on ("relay"),
-            or both. Several processes need PostgreSQL and RabbitMQ; see `farcall.service.roles`.
+            show the web console ("console"), or everything. Several processes need PostgreSQL and RabbitMQ; see
+            `farcall.service.roles`.
+        console: show the web console, if this process answers people and NiceGUI is installed.
         store: URL of PostgreSQL or SQLite, passwords and all: never shown or logged; None means SQLite in
             `data_dir`.
         public_host: host name put into the broker URLs that are handed out; None means the host by which the
@@ -58,13 +60,15 @@ class ServiceSettings:
         accounts_check_s: how soon this process notices that rights were taken away elsewhere.
         ha_function_retention_s: a function for high assurance is deleted so long after its last task.
         history_minutes_s, history_hours_s: so long is what went on at endpoints kept per minute, and per hour.
+        usage_retention_s: how long it is known what was used, per day.
         audit_submissions: whether each request that submits tasks is recorded in the audit table.
         log_format: text for people, or one JSON object per line.
         oidc: providers to log in with, in the order of their buttons.
     """
 
     data_dir: Path
-    role: Literal["all", "api", "relay"] = "all"
+    role: Literal["all", "api", "relay", "console"] = "all"
+    console: bool = True
     store: str | None = field(default=None, repr=False)
     host: str = "127.0.0.1"
     port: int = 5000
@@ -102,6 +106,7 @@ class ServiceSettings:
     ha_function_retention_s: float = 90 * 24 * 3600.0
     history_minutes_s: float = 2 * 24 * 3600.0
     history_hours_s: float = 90 * 24 * 3600.0
+    usage_retention_s: float = 730 * 24 * 3600.0
     audit_submissions: bool = True
     token_cache_s: float = 60.0
 

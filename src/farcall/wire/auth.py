@@ -14,6 +14,8 @@ __all__ = [
     "CLIENT_ID",
     "COMPUTE_SCOPE",
     "COMPUTE_SERVER",
+    "CONSOLE_CALLBACK_PATH",
+    "CONSOLE_CLIENT_ID",
     "LOGIN_SCOPES",
     "MANAGE_PROJECTS_SCOPE",
     "NATIVE_CLIENTS",
@@ -39,7 +41,16 @@ CLIENT_ID: Final = "1dee9e2d-252e-559e-8d04-16e4ffb378da"
 OFFICIAL_CLIENT_ID: Final = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
 """The public client that the official SDK is."""
 
-NATIVE_CLIENTS: Final = {CLIENT_ID: "Farcall", OFFICIAL_CLIENT_ID: "Globus Compute SDK"}
+CONSOLE_CLIENT_ID: Final = "d10f34de-eae1-59c0-99a7-bfbe80008d0d"
+"""The web console of a service: part of it, so that nobody is asked whether to let it in."""
+CONSOLE_CALLBACK_PATH: Final = "/console/callback"
+"""Where people come back to with a code for the console: here, at the service's own address, and nowhere else."""
+
+NATIVE_CLIENTS: Final = {
+    CLIENT_ID: "Farcall",
+    OFFICIAL_CLIENT_ID: "Globus Compute SDK",
+    CONSOLE_CLIENT_ID: "Farcall console",
+}
 """Clients without a secret that need no registration → what people are told that they are."""
 
 _AUTH_PREFIX: Final = "urn:globus:auth:scope:auth.globus.org:"

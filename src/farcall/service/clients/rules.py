@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from farcall.service.ids import canonical_uuid
-from farcall.wire.auth import NATIVE_CLIENTS, OFFICIAL_CLIENT_ID
+from farcall.wire.auth import CONSOLE_CALLBACK_PATH, CONSOLE_CLIENT_ID, NATIVE_CLIENTS, OFFICIAL_CLIENT_ID
 from farcall.wire.errors import InvalidRequest
 
 __all__ = [
@@ -60,6 +60,11 @@ class Client:
     def is_built_in(self) -> bool:
         return self.id in NATIVE_CLIENTS
 
+    @property
+    def is_first_party(self) -> bool:
+        """Part of the service itself: people are not asked whether to let it in, and log in and out with it."""
+        return self.id == CONSOLE_CLIENT_ID
+
 
 def built_in_client(client_id: str) -> Client | None:
     """A client that needs no registration."""
@@ -108,7 +113,8 @@ def is_redirect_allowed(client: Client, uri: str, own_host: str) -> bool:
     """Whether people may be sent to `uri` with a code for `client`.
 
     Registered addresses must match exactly, except for the port on the person's own machine, which programs choose
-    anew each time. Built-in clients may use any address there, and the page of this service that shows the code.
+    anew each time. Built-in clients may use any address there, and the page of this service that shows the code; the
+    console, which nobody is asked about, its own page at this very host alone.
 
     Args:
         own_host: host and port by which the person's request reached this service.
@@ -119,6 +125,8 @@ def is_redirect_allowed(client: Client, uri: str, own_host: str) -> bool:
     if parts is None:
         return False
     scheme, host, path = parts
+    if client.is_first_party:
+        return urlsplit(uri).netloc.lower() == own_host.lower() and path == CONSOLE_CALLBACK_PATH
     is_loopback = scheme == "http" and host in _LOOPBACK
     if client.is_built_in:
         is_own_page = urlsplit(uri).netloc.lower() == own_host.lower() and path == _AUTH_CODE_PATH

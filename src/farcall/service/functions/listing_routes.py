@@ -12,14 +12,15 @@ from starlette.responses import Response
 from farcall.service.accounts.rules import Identity
 from farcall.service.context import caller_of, service_of
 from farcall.service.functions import listing_store, rules, store
-from farcall.service.functions.listing_store import FunctionQuery, ListedFunction
+from farcall.service.functions.listing_store import ROLES, FunctionQuery, ListedFunction
 from farcall.service.functions.source import SOURCE_MEMBER, source_of, versions_of
 from farcall.service.ids import canonical_uuid
 from farcall.service.tasks.listing_routes import ListedTaskDocument, listed_document, read_page
 from farcall.service.tasks.listing_rules import TaskQuery
-from farcall.service.web import queries
 from farcall.service.web.bodies import json_response
+from farcall.service.web.cursors import cursor_text, page_parameters, position_of
 from farcall.service.web.openapi import described
+from farcall.service.web.queries import choice_in, page_in, text_in
 from farcall.wire.errors import Forbidden, FunctionNotFound
 
 __all__ = ["SHAPES", "router"]
@@ -113,21 +114,21 @@ SHAPES: Final = (FunctionListing, FunctionPage)
                 "name": "search",
                 "in": "query",
                 "description": "must be in the name, whatever its case",
-                "schema": {"type": "string", "maxLength": 200},
+                "schema": {"type": "string", "maxLength": 256},
             },
-            *queries.page_parameters(_LARGEST_LIMIT, _DEFAULT_LIMIT),
+            *page_parameters(default=_DEFAULT_LIMIT, most=_LARGEST_LIMIT),
         ],
     ),
 )
 async def list_functions(request: Request) -> Response:
     service, caller = service_of(request), await caller_of(request)
-    asked = request.query_params
-    position = queries.cursor_from_text(asked, float, str)
+    limit, cursor = page_in(request, default=_DEFAULT_LIMIT, most=_LARGEST_LIMIT)
+    position = position_of(cursor, float, str)
     query = FunctionQuery(
-        role="mine" if queries.one_of(asked, "role", ["mine", "shared"], "mine") == "mine" else "shared",
-        search=queries.text(asked, "search"),
+        role=choice_in(request, "role", ROLES) or "mine",
+        search=text_in(request, "search"),
         before=None if position is None else (position[0], position[1]),
-        limit=queries.limit(asked, default=_DEFAULT_LIMIT, largest=_LARGEST_LIMIT),
+        limit=limit,
     )
     found: list[ListedFunction] = []
     before = query.before
@@ -140,7 +141,7 @@ async def list_functions(request: Request) -> Response:
     return json_response(
         FunctionListing(
             functions=[ListedFunctionDocument(**_members(each, caller)) for each in found],
-            next_cursor=None if before is None else queries.cursor_text(*before),
+            next_cursor=None if before is None else cursor_text(*before),
         )
     )
 

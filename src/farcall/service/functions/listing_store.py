@@ -18,8 +18,10 @@ from farcall.service.db.sql import PreparedIn
 from farcall.service.db.tables import functions, groups, identities
 from farcall.service.usage.store import Runs, runs_of
 
-__all__ = ["FunctionQuery", "ListedFunction", "Step", "group_names", "read_listed", "read_step"]
+__all__ = ["ROLES", "FunctionQuery", "ListedFunction", "Step", "group_names", "read_listed", "read_step"]
 
+Role = Literal["mine", "shared"]
+ROLES: Final[Sequence[Role]] = ("mine", "shared")
 Position = tuple[float, str]
 """Where a page ended: time of registration, and id."""
 
@@ -37,7 +39,7 @@ class FunctionQuery:
         before: where the page before ended; None: from the newest on.
     """
 
-    role: Literal["mine", "shared"]
+    role: Role
     search: str | None
     before: Position | None
     limit: int

@@ -163,6 +163,7 @@ async def post_logout(request: Request) -> Response:
     session = await session_of(request)
     if session is not None:
         await service.db.write(end_session, session.id, service.clock())
+        service.watch.revoked(())
     response = page(
         request,
         service.secret,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, delete, exists, insert, or_, select, update
 
-from farcall.service.accounts.store import authentications_of
+from farcall.service.accounts.store import authentications_of, void_tokens
 from farcall.service.audit.rules import Actor
 from farcall.service.audit.store import record
 from farcall.service.db.tables import auth_sessions, identities, local_accounts, session_authentications, tokens
@@ -16,6 +16,7 @@ from farcall.service.ids import new_id
 from farcall.service.login.rules import Session, cookie_hash
 from farcall.service.users.rules import LocalAccount
 from farcall.service.users.store import local_account_of
+from farcall.wire.auth import CONSOLE_CLIENT_ID
 from farcall.wire.errors import Forbidden
 
 __all__ = ["Proof", "end_session", "find_session", "forget_sessions", "log_in_browser", "set_password_hash"]
@@ -142,7 +143,8 @@ def local_account_of_person(conn: Connection, session: Session) -> LocalAccount 
 
 
 def end_session(conn: Connection, session_id: str, now: float) -> None:
-    """The browser is logged out. Programs that were given tokens keep them."""
+    """The browser is logged out, and the console in it. Programs that were given tokens keep them."""
+    void_tokens(conn, tokens.c.session_id == session_id, tokens.c.client_id == CONSOLE_CLIENT_ID, now=now)
     conn.execute(update(auth_sessions).where(auth_sessions.c.id == session_id).values(ended_at=now))
 
 

@@ -296,18 +296,18 @@ async def _authorize(request: Request, query: str, decision: str | None) -> Resp
     parameters = dict(_form(query))
     session = await session_of(request)
     unmet = await unmet_of(service, session, parameters)
-    if parameters.get("prompt") == "none":
+    if parameters.get("prompt") == "none" and (session is None or unmet or not asked.client.is_first_party):
         error = "login_required" if session is None or unmet else "consent_required"
         return redirect(_with_error(asked, error))
     if session is None or unmet is not None:
         return login_redirect(service, "/v2/oauth2/authorize", query, unmet or Unmet(text=""))
-    if decision is None:
+    if decision is None and not asked.client.is_first_party:
         return _consent_page(
             request, asked.client, asked.scopes, session,
             action="/v2/oauth2/authorize", hidden={"query": query}, back=f"/v2/oauth2/authorize?{query}",
             where=_shown(asked.redirect_uri),
         )  # fmt: skip
-    if decision != "allow":
+    if decision != "allow" and not asked.client.is_first_party:
         return redirect(server.deny(asked))
     done = await service.db.write(server.authorize, asking, session, session.person_id)
     return _refusal(request, done) if isinstance(done, Refused) else redirect(done)

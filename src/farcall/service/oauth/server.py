@@ -55,6 +55,7 @@ from farcall.service.clients.rules import Client, is_redirect_allowed, is_secret
 from farcall.service.clients.store import find_client
 from farcall.service.ids import new_id
 from farcall.service.login.rules import Session
+from farcall.service.login.store import end_session
 from farcall.service.oauth import store
 from farcall.service.oauth.keys import SigningKey
 from farcall.service.oauth.rules import (
@@ -583,10 +584,15 @@ class _Validator(RequestValidator):  # type: ignore[misc]  # oauthlib has no typ
     def revoke_token(self, token: str, _hint: str | None, request: Request, *_args: Any, **_kwargs: Any) -> None:
         now = self._asking.now
         client_id = request.client.id if request.client else None
+        session_id = store.session_of_token(self._conn, token)
         concerned = store.revoke_tokens_of_text(self._conn, token, client_id, now)
         if concerned is None:
             return
         self._is_revoking = True
+        if request.client and request.client.is_first_party:  # logging out there is logging out
+            if session_id is not None:
+                end_session(self._conn, session_id, now)
+            return
         # Broker logins belong to the identity, not to one token: its other sessions are cut too, and log in again.
         self._cuts = cut_broker_logins(self._conn, concerned, now=now)
         name = request.client.name if request.client else "(unknown)"

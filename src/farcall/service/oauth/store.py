@@ -36,6 +36,7 @@ __all__ = [
     "revoke_family",
     "revoke_successors",
     "revoke_tokens_of_text",
+    "session_of_token",
     "token_for_introspection",
     "use_code",
 ]
@@ -209,6 +210,11 @@ def revoke_tokens_of_text(conn: Connection, token: str, client_id: str | None, n
     if row.kind == "refresh":
         return revoke_family(conn, row.family_id, now, row.resource_server)
     return void_tokens(conn, tokens.c.hash == row.hash, now=now)
+
+
+def session_of_token(conn: Connection, token: str) -> str | None:
+    """The id of the browser's login that a token rests on."""
+    return conn.execute(select(tokens.c.session_id).where(tokens.c.hash == token_hash(token))).scalar()
 
 
 def token_for_introspection(conn: Connection, token: str, now: float) -> Mapping[str, Any] | None:

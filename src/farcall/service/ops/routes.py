@@ -6,7 +6,6 @@ for processes of this machine and for administrators. What comes through a proxy
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import resource
 from typing import Final
@@ -21,13 +20,13 @@ from farcall.service.context import Service, caller_of, service_of
 from farcall.service.ops.exposition import CONTENT_TYPE, Page
 from farcall.service.web.bodies import json_response
 from farcall.service.web.openapi import described
+from farcall.service.web.peers import is_local
 from farcall.wire.errors import Forbidden, NotFound, ServiceUnavailable
 from farcall.wire.states import TaskState
 
 __all__ = ["SHAPES", "router"]
 
 router: Final = APIRouter()
-_FORWARDED: Final = ("x-forwarded-for", "forwarded", "x-real-ip", "via")
 _PAGE_BYTES: Final = resource.getpagesize()
 
 
@@ -76,22 +75,13 @@ async def get_metrics(request: Request) -> Response:
 
 async def _check_access(request: Request, service: Service) -> None:
     access = service.settings.metrics_access
-    if access == "open" or (access == "local" and _is_local(request)):
+    if access == "open" or (access == "local" and is_local(request)):
         return
     if access == "off":
         raise NotFound("This service shows no metrics (setting metrics_access).")
     caller = await caller_of(request)
     if not caller.is_admin:
         raise Forbidden("Only an administrator of this service may see its metrics.")
-
-
-def _is_local(request: Request) -> bool:
-    if request.client is None or any(name in request.headers for name in _FORWARDED):
-        return False
-    try:
-        return ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
 
 
 async def _page(service: Service) -> str:

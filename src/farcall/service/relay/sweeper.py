@@ -16,6 +16,8 @@ from farcall.service.relay import store
 from farcall.service.relay.store import Recorded, Swept
 from farcall.service.settings import ServiceSettings
 from farcall.service.tasks.listing_store import fill_owners
+from farcall.service.usage.rules import DAY_S
+from farcall.service.usage.store import sweep_usage
 
 __all__ = ["ENDPOINT_DELETED", "TASK_EXPIRED", "Sweeper"]
 
@@ -79,10 +81,11 @@ class Sweeper:
         await self._db.write(store.sweep_keys, now - settings.idempotency_s)
         await self._db.write(store.sweep_groups, settings.sweep_batch, now - settings.result_retention_s)
         await self._sweep_functions(now)
+        await self._sweep_history(now)
+        await self._sweep_usage(now)
         filled = settings.sweep_batch  # what releases before this one wrote
         while filled == settings.sweep_batch and not self._stopping.is_set():
             filled = await self._db.write(fill_owners, settings.sweep_batch)
-        await self._sweep_history(now)
 
     async def _sweep_history(self, now: float) -> None:
         """Old minutes become hours."""
@@ -92,6 +95,11 @@ class Sweeper:
         while count and not self._stopping.is_set():
             count = await self._db.write(roll_up, before, settings.sweep_batch)
         await self._db.write(forget_hours, int(now - settings.history_hours_s))
+
+    async def _sweep_usage(self, now: float) -> None:
+        before, count = int((now - self._settings.usage_retention_s) // DAY_S), 1
+        while count and not self._stopping.is_set():
+            count = await self._db.write(sweep_usage, before, self._settings.sweep_batch)
 
     async def _sweep_functions(self, now: float) -> None:
         """Those for high assurance go when nobody has run them for long."""

@@ -17,6 +17,7 @@ from farcall.service.ids import canonical_uuid
 from farcall.service.tasks import listing_store as store
 from farcall.service.tasks import rules
 from farcall.service.tasks.listing_rules import (
+    DEFAULT_LIMIT,
     LARGEST_LIMIT,
     STATES,
     TaskQuery,
@@ -28,8 +29,8 @@ from farcall.service.tasks.listing_store import ListedTask, Outcome, TaskDetail
 from farcall.service.tasks.routes import check_results
 from farcall.service.tasks.waiting import Place, Situation, why_waiting
 from farcall.service.web.bodies import json_response
+from farcall.service.web.cursors import cursor_text, page_parameters
 from farcall.service.web.openapi import described
-from farcall.service.web.queries import cursor_text, page_parameters
 from farcall.wire.errors import ApiError, TaskNotFound
 from farcall.wire.states import TaskState
 
@@ -152,13 +153,13 @@ SHAPES: Final = (TaskListing, TaskPage)
                 "description": "submitted before; Unix seconds",
                 "schema": {"type": "number"},
             },
-            *page_parameters(LARGEST_LIMIT, 50),
+            *page_parameters(default=DEFAULT_LIMIT, most=LARGEST_LIMIT),
         ],
     ),
 )
 async def list_tasks(request: Request) -> Response:
     caller = await caller_of(request)
-    query = query_from(request.query_params, caller.linked)
+    query = query_from(request, caller.linked)
     found, next_before = await read_page(service_of(request), query)
     return json_response(
         TaskListing(
@@ -192,8 +193,9 @@ async def read_page(service: Service, query: TaskQuery, steps: int = _STEPS) -> 
     """Tasks of a query, newest first, and where the next page begins; None: there is none."""
     found: list[ListedTask] = []
     before = query.before_seq
-    for _ in range(steps):
-        step = await service.db.read(store.read_step, query, before, query.limit - len(found))
+    for at in range(steps):
+        size = store.NEXT_STEP if at else store.FIRST_STEP  # most pages are full after the first
+        step = await service.db.read(store.read_step, query, before, query.limit - len(found), size)
         found += step.tasks
         before = step.next_before
         if before is None or len(found) >= query.limit:

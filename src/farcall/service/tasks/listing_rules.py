@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from farcall.service.web import queries
+from starlette.requests import Request
+
+from farcall.service.web.cursors import position_of
+from farcall.service.web.queries import choices_in, page_in, time_in, uuid_in
 from farcall.wire.errors import InvalidRequest
 from farcall.wire.states import TaskState
 
 __all__ = [
+    "DEFAULT_LIMIT",
     "KINDS",
     "LARGEST_LIMIT",
     "STATES",
@@ -21,7 +25,7 @@ __all__ = [
     "timeline",
 ]
 
-_DEFAULT_LIMIT: Final = 50
+DEFAULT_LIMIT: Final = 50
 LARGEST_LIMIT: Final = 500
 STATES: Final = tuple(state.value for state in TaskState)
 
@@ -61,7 +65,7 @@ class TaskQuery:
     since: float | None = None
     until: float | None = None
     before_seq: int | None = None
-    limit: int = _DEFAULT_LIMIT
+    limit: int = DEFAULT_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +83,23 @@ class Transition:
     by: str
 
 
-def query_from(parameters: Mapping[str, str], owner_ids: frozenset[str]) -> TaskQuery:
+def query_from(request: Request, owner_ids: frozenset[str]) -> TaskQuery:
     """Read query parameters. Raises InvalidRequest, naming the parameter."""
-    since, until = queries.number(parameters, "since"), queries.number(parameters, "until")
+    since, until = time_in(request, "since"), time_in(request, "until")
     if since is not None and until is not None and until <= since:
         raise InvalidRequest("query parameter 'until' must be later than 'since'.")
-    position = queries.cursor_from_text(parameters, int)
+    limit, cursor = page_in(request, default=DEFAULT_LIMIT, most=LARGEST_LIMIT)
+    position = position_of(cursor, int)
     return TaskQuery(
         owner_ids=owner_ids,
-        states=tuple(queries.choices(parameters, "state", STATES)),
-        endpoint_id=queries.uuid(parameters, "endpoint_id"),
-        function_id=queries.uuid(parameters, "function_id"),
-        task_group_id=queries.uuid(parameters, "task_group_id"),
+        states=choices_in(request, "state", STATES),
+        endpoint_id=uuid_in(request, "endpoint_id"),
+        function_id=uuid_in(request, "function_id"),
+        task_group_id=uuid_in(request, "task_group_id"),
         since=since,
         until=until,
         before_seq=None if position is None else position[0],
-        limit=queries.limit(parameters, default=_DEFAULT_LIMIT, largest=LARGEST_LIMIT),
+        limit=limit,
     )
 
 

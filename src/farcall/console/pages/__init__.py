@@ -1,0 +1,29 @@
+"""The pages, one module each part of the console."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from farcall.console.page import Page
+
+__all__ = ["all_pages"]
+
+
+def all_pages() -> Sequence[Page]:
+    """Every page that there is."""
+    from farcall.console.pages import (
+        compute,
+        endpoint,
+        functions,
+        manage,
+        operator_people,
+        operator_service,
+        policies,
+        tasks,
+        usage,
+    )
+
+    parts = (compute, endpoint, tasks, functions, manage, policies, usage, operator_service, operator_people)
+    return [page for part in parts for page in part.PAGES]
