@@ -99,7 +99,7 @@ class Agent:
 
     def start(self) -> None:
         """Returns at once; see `is_online`."""
-        links = self._links = Links(self._registration)
+        links = self._links = Links(lambda: self._registration)
         links.start(
             on_tasks=partial(self._answer, links),
             on_online=self.is_online.set,

@@ -60,3 +60,11 @@ def test_the_agent_loads_parsl_only_when_its_engine_is_parsl() -> None:
 def test_the_sdk_loads_nothing_of_the_service_or_the_endpoint() -> None:
     loaded = closure_of("farcall.sdk")
     assert parts(loaded) <= {"wire", "tls", "serialize", "worker", "amqp", "client", "sdk", "errors"}
+
+
+def test_a_manager_loads_neither_engines_nor_anything_that_could_unpickle() -> None:
+    loaded = closure_of("farcall.endpoint.manager.process")
+    assert third_party(loaded).isdisjoint({"parsl", "dill", "jinja2", "psutil"})
+    assert parts(loaded) <= {"wire", "tls", "amqp", "client", "endpoint"}
+    ours = {name for name in loaded if name.startswith("farcall.endpoint.")}
+    assert ours.isdisjoint({"farcall.endpoint.engines.config", "farcall.endpoint.journal", "farcall.endpoint.agent"})

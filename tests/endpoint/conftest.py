@@ -16,6 +16,7 @@ from farcall.client.rest import ApiClient
 from farcall.endpoint.directory import EndpointDirectory
 from farcall.endpoint.engines.base import EngineCallbacks, EngineContext, EngineFailure, EngineTask
 from farcall.endpoint.process import EndpointRun
+from farcall.endpoint.registered import Registered
 from farcall.wire.messages import Message, Result, Task, pack_message, unpack_message
 from farcall.wire.topology import task_headers
 
@@ -212,7 +213,7 @@ class Running:
         self._built = 0
         self.run = EndpointRun(
             directory,
-            service.client(),
+            Registered(directory, service.client()),
             announcer=self.watcher,
             connection_factory=service.broker.connection,
             engine_builder=self._build,

@@ -37,7 +37,7 @@ def test_configure_says_where_the_file_is_and_what_to_do_next(tmp_path: Path, mo
     monkeypatch.setenv("FARCALL_USER_DIR", str(tmp_path))
     result = CliRunner().invoke(main, ["configure", "my-first-endpoint"])
     path = tmp_path / "my-first-endpoint" / "config.yaml"
-    assert result.output == (
+    assert result.stdout == (
         "Created profile for endpoint named <my-first-endpoint>\n\n"
         f"Configuration file: {path}\n\n"
         "Use the `start` subcommand to run it:\n\n"

@@ -71,6 +71,11 @@ def test_a_batch_describes_itself(client) -> None:
     }
 
 
+def test_a_batch_whose_options_json_cannot_carry_is_refused_when_it_is_made(client) -> None:
+    with pytest.raises(ValueError, match=r"user_endpoint_config.*JSON"):
+        client.create_batch(user_endpoint_config={"when": object()})
+
+
 def test_an_empty_batch_is_refused(client, service) -> None:
     with pytest.raises(ValueError, match="empty"):
         client.batch_run(service.endpoint_id, client.create_batch())

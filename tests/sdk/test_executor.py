@@ -569,6 +569,7 @@ def test_without_an_endpoint_the_error_says_what_to_set(make_executor) -> None:
         ("resource_specification", {"a": {1, 2}}, ValueError, "resource_specification.*JSON"),
         ("user_endpoint_config", "x", TypeError, "user_endpoint_config must be a dict"),
         ("user_endpoint_config", {"a": object()}, ValueError, "user_endpoint_config.*JSON"),
+        ("user_endpoint_config", {"a": float("nan")}, ValueError, "user_endpoint_config.*JSON"),
         ("label", 3, TypeError, "label"),
         ("batch_size", 0, ValueError, "batch_size"),
         ("batch_size", True, TypeError, "batch_size"),

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError, as_completed
+from datetime import datetime, timezone
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -22,6 +24,8 @@ from farcall.cli.user import main
 from farcall.client.rest import ApiClient
 from farcall.client.tokens import StoredToken, TokenStore
 from farcall.errors import EndpointNotFound, FunctionNotFound, TaskPending
+from farcall.sdk.calls import function_registration
+from farcall.serialize import ComputeSerializer, PureSourceTextInspect, StrategyLike
 from farcall.testing import LocalSystem, local_system
 from farcall.wire.rest import EndpointRegistration
 
@@ -294,6 +298,47 @@ def test_a_task_is_shown_and_its_result_printed(farcall, executor: Executor) -> 
     printed = farcall("result", shell.task_id)
     assert (printed.stdout, printed.stderr, printed.exit_code) == ("out\n", "err\n", 4)
     assert json.loads(farcall("task", bad.task_id, "--json").output)["status"] == "failed"
+
+
+def test_tasks_are_listed_and_what_ran_is_told(farcall, executor: Executor, client: Client) -> None:
+    begun = datetime.now(timezone.utc)
+    good, bad = executor.submit(abs, -43), executor.submit(boom, "listed")
+    assert good.result(WAIT_S) == 43
+    assert bad.exception(WAIT_S) is not None
+    listed = client.get_tasks(since=begun)
+    assert {each["task_id"]: each["state"] for each in listed} == {good.task_id: "success", bad.task_id: "failed"}
+    assert client.get_tasks(state=["failed"], limit=1) == [each for each in listed if each["state"] == "failed"]
+    assert client.get_tasks(function_id=uuid4()) == []
+    with pytest.raises(ValueError, match="zone"):
+        client.get_tasks(since=begun.replace(tzinfo=None))
+    details = client.get_task_details(bad.task_id)
+    assert [step["by"] for step in details["timeline"]] == ["service", "worker", "worker", "service"]
+    assert "ValueError: ('listed', 42)" in details["error"]["traceback"]
+    shown = farcall("tasks", "--state", "failed", "--since", "1h", "--endpoint", "test")
+    assert bad.task_id in shown.output
+    assert good.task_id not in shown.output
+    assert json.loads(farcall("tasks", "--limit", "1", "--json").output)[0]["task_id"] in (good.task_id, bad.task_id)
+    assert farcall("tasks", "--group", str(uuid4())).output == "No such tasks.\n"
+    assert farcall("tasks", "--since", "yesterday").exit_code == 65
+    told = client.api.function_details(details["function_id"])
+    assert told["source"] == "def boom(text: str) -> None:\n    raise ValueError(text, 42)\n"
+    assert told["runs"] >= 1
+    assert [each["function_id"] for each in client.api.functions(search="BOOM", limit=1)["functions"]]
+    (row,) = client.api.usage()["rows"]
+    assert row["tasks"] >= 2
+
+
+def test_the_text_of_what_is_protected_or_written_as_source_is_not_sent_beside_it() -> None:
+    def meta(strategy: StrategyLike | None = None, **more: Any) -> Mapping[str, Any]:
+        serializer = ComputeSerializer() if strategy is None else ComputeSerializer(strategy_code=strategy)
+        return function_registration(serializer, boom, **more).meta or {}
+
+    assert meta()["source"].startswith("def boom")
+    assert "source" not in meta(ha_endpoint_id=str(uuid4()))
+    assert "source" not in meta(PureSourceTextInspect())
+    assert meta(metadata={"source": "mine"})["source"] == "mine"
+    assert (function_registration(ComputeSerializer(), ShellFunction("echo {x}")).meta or {})["source"] == "echo {x}"
+    assert "source" not in (function_registration(ComputeSerializer(), len).meta or {})
 
 
 def test_a_task_is_cancelled_once(farcall, executor: Executor, gates: dict[str, threading.Event]) -> None:

@@ -218,11 +218,11 @@ def test_an_agent_that_may_not_know_cancellations_is_told_of_none(site: Site) ->
     assert ids_of(agent.wait(3)) == [*ids, more]
 
 
-def give_notice(site: Site, credentials: Any, text: str) -> None:
+def give_notice(site: Site, credentials: Any, text: str, **more: Any) -> None:
     """As a manager does in the name of a user endpoint that it could not start."""
     info = credentials["heartbeat_queue_info"]
     link = Link(info["connection_url"])
-    state = {"error": text, "heartbeat_period": 3}
+    state = {"error": text, "heartbeat_period": 3, **more}
     report = EndpointStatusReport(endpoint_id=credentials["endpoint_id"], global_state=state, task_statuses={})
     where = info["queue_publish_kwargs"]
     link.channel.basic_publish(where["exchange"], where["routing_key"], pack_message(report), mandatory=True)
@@ -241,6 +241,28 @@ def test_a_failed_start_fails_what_waited_for_it_with_the_reason(site: Site) -> 
         assert task["reason"].startswith(START_FAILED)
     site.submit()
     assert site.next_order()["amqp_creds"]["endpoint_id"] == credentials["endpoint_id"]
+
+
+def test_what_was_stopped_for_good_fails_what_its_agent_still_has(site: Site) -> None:
+    (task_id,), group_id = site.submit_group(1)
+    credentials = site.next_order()["amqp_creds"]
+    agent, results = site.agent(credentials), site.here.sdk(group_id)
+    agent.wait(1)
+    give_notice(site, credentials, "stopped by the administrator", error_is_final=True)
+    results.wait(1)
+    assert site.here.task(task_id)["exception"] == "stopped by the administrator"
+
+
+@only_embedded
+def test_one_that_died_without_a_word_is_asked_for_again(site: Site) -> None:
+    (task_id,) = site.submit()
+    credentials = site.next_order()["amqp_creds"]
+    agent = site.agent(credentials)
+    agent.wait(1)
+    give_notice(site, credentials, "its process was killed by signal 9", error_is_final=False)
+    agent.close()
+    again = site.start()
+    assert ids_of(again.wait(1)) == [task_id]
 
 
 def test_a_notice_in_the_name_of_the_manager_says_nothing_of_its_user_endpoints(site: Site) -> None:

@@ -109,7 +109,8 @@ def test_a_page_goes_on_where_the_one_before_ended_whatever_comes_meanwhile(play
 
 
 def test_a_page_that_finds_little_is_short_and_says_where_to_go_on(play: Play, monkeypatch: Any) -> None:
-    monkeypatch.setattr(listing_store, "_STEP_TASKS", 2)
+    monkeypatch.setattr(listing_store, "FIRST_STEP", 2)
+    monkeypatch.setattr(listing_store, "NEXT_STEP", 2)
 
     async def story(site: Site) -> None:
         ada = await site.person()

@@ -48,6 +48,37 @@ def process_of_worker(_: int = 0) -> list[Any]:
     return [os.getpid(), threading.current_thread().name]
 
 
+def who(leave: bool) -> dict[str, Any]:
+    """As whom a task runs. `leave`: it leaves a process behind that has neither its session nor its environment."""
+    import os
+    import subprocess
+
+    umask = os.umask(0)
+    os.umask(umask)
+    with open("/proc/self/status") as file:
+        status = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
+    return {
+        "pid": os.getpid(),
+        "uids": list(os.getresuid()),
+        "gids": list(os.getresgid()),
+        "groups": sorted(os.getgroups()),
+        "umask": umask,
+        "capabilities": [status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")],
+        "no_new_privs": status["NoNewPrivs"],
+        "environ": dict(os.environ),
+        "left": subprocess.Popen(["sleep", "1000"], start_new_session=True, env={}).pid if leave else None,
+    }
+
+
+def as_local_user(sdk: Any, endpoint: str, config: dict[str, Any], count: int = 1, leave: bool = False) -> Any:
+    with sdk.Executor(endpoint_id=endpoint) as ex:
+        ex.user_endpoint_config = config
+        try:
+            return [each.result(TIMEOUT_S) for each in [ex.submit(who, leave) for _ in range(count)]]
+        except Exception as exc:
+            return f"{type(exc).__name__}: {exc}"
+
+
 def submit(sdk: Any, endpoint: str) -> Any:
     with sdk.Executor(endpoint_id=endpoint) as ex:
         futures = [ex.submit(twice, n) for n in range(12)]

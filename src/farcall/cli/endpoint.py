@@ -1,102 +1,34 @@
-"""The site's command, `farcall-endpoint`: configure, start, stop, restart, list, status, delete, login and the like.
+"""The site's command, `farcall-endpoint`: one group of commands, each in a module of its own or beside its sisters.
 
-Composes the endpoint with the user's token store, signals and the terminal. What is heavy (the agent, pydantic) is
-imported by `start` alone.
+What is heavy (the agent, pydantic) is imported by the commands that need it alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import os
-import select
-import shutil
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from datetime import datetime
-from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any
 
 import click
 
 from farcall import __version__
 from farcall.cli import login as logins
-from farcall.cli.protection import Protection, protection_options
+from farcall.cli.boot import disable_on_boot, enable_on_boot
+from farcall.cli.configure import configure
+from farcall.cli.looking import delete, list_endpoints, status
+from farcall.cli.manager import stop_user_endpoint
+from farcall.cli.running import restart, start, stop
+from farcall.cli.sharing import share, shares, unshare
+from farcall.cli.site import EX_UNAVAILABLE, Common, fail, flags, service_errors
+from farcall.cli.templates import migrate_to_template_capable, render_user_config, validate_mapping
+from farcall.cli.user_endpoint import start_user_endpoint
 from farcall.client.settings import user_dir
-from farcall.endpoint.directory import EndpointDirectory, Registration, RegistrationUnreadable, find_endpoints
+from farcall.endpoint.directory import find_endpoints
 from farcall.endpoint.pidfile import running_process
-from farcall.endpoint.profile import EndpointExists, create_profile
-from farcall.endpoint.status import EndpointStatus, endpoint_state, endpoint_status
-from farcall.tls import CaFileUnusable
-from farcall.wire.errors import (
-    ApiError,
-    EndpointNotFound,
-    FarcallError,
-    Forbidden,
-    LoginFailed,
-    ServiceUnreachable,
-    Unauthenticated,
-)
-from farcall.wire.messages import is_uuid_text
-from farcall.wire.names import endpoint_name_fault
-
-if TYPE_CHECKING:
-    from farcall.client.rest import ApiClient
-    from farcall.endpoint.process import EndpointRun
 
 __all__ = ["main"]
-
-EX_DATAERR, EX_UNAVAILABLE, EX_CANTCREAT, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 65, 69, 73, 75, 77, 78
-EX_INTERRUPTED = 130
-
-DEFAULT_NAME = "default"
-STOP_PATIENCE_S = 90.0
-"""How long `stop` waits for the process to end before it says so."""
-START_PATIENCE_S = 60.0
-"""How long `start --detach` waits for the service."""
-STATUS_PATIENCE_S = 5.0
-"""How long `status` waits for the service, which only adds to what is known here."""
-
-
-@dataclass(frozen=True)
-class _Common:
-    """What every command knows."""
-
-    base: Path
-    is_base_given: bool
-    is_debug: bool
-    to_console: bool
-
-    def directory(self, name: str) -> EndpointDirectory:
-        """The directory of an endpoint, which may not exist. A name is also a path: only safe ones pass."""
-        fault = endpoint_name_fault(name)
-        if fault is not None:
-            raise click.BadParameter(fault, param_hint="NAME")
-        return EndpointDirectory(self.base / name)
-
-    def command(self, text: str) -> str:
-        """A command as the user would type it to reach the same endpoints."""
-        return f"farcall-endpoint {f'-c {self.base} ' if self.is_base_given else ''}{text}"
-
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def _name_argument(function: _F) -> _F:
-    return click.argument("name", default=DEFAULT_NAME, metavar="[NAME]")(function)
-
-
-def _flags(function: _F) -> _F:
-    """Flags that people write before or after the command's name."""
-    function = click.option("--debug", is_flag=True, help="Write a verbose log.")(function)
-    function = click.option("--log-to-console", is_flag=True, help="Show the log here too.")(function)
-    return click.option("--no-color", is_flag=True, help="No colours.")(function)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,7 +38,7 @@ def _flags(function: _F) -> _F:
     type=click.Path(file_okay=False, path_type=Path),
     help="Directory of the endpoints' directories. [default: $FARCALL_USER_DIR, else ~/.farcall]",
 )
-@_flags
+@flags
 @click.pass_context
 def main(context: click.Context, config_dir: Path | None, debug: bool, log_to_console: bool, no_color: bool) -> None:
     """Turn this machine, or the cluster it belongs to, into a place where functions run.
@@ -122,7 +54,7 @@ def main(context: click.Context, config_dir: Path | None, debug: bool, log_to_co
     if no_color:
         os.environ["NO_COLOR"] = "1"
         context.color = False
-    context.obj = _Common(
+    context.obj = Common(
         base=(config_dir or user_dir()).expanduser().absolute(),
         is_base_given=config_dir is not None,
         is_debug=debug,
@@ -131,629 +63,8 @@ def main(context: click.Context, config_dir: Path | None, debug: bool, log_to_co
 
 
 @main.command()
-@_name_argument
-@click.option("--display-name", help="What people see in lists, in place of the name.")
-@protection_options
 @click.pass_obj
-def configure(common: _Common, /, name: str, display_name: str | None, **protection: Any) -> None:
-    """Make a new endpoint's directory with a config.yaml to edit.
-
-    Options about domains, logins and second factors make an authentication policy at the service, by
-    which it judges whoever wants to use the endpoint.
-
-    \b
-    Examples:
-      farcall-endpoint configure my-first-endpoint
-      farcall-endpoint configure cluster --display-name "The cluster, 8 nodes"
-      farcall-endpoint configure cluster --allowed-domains "*.example.edu" --auth-timeout 3600
-      farcall-endpoint configure vault --high-assurance --subscription-id ID --allowed-domains example.edu
-    """
-    directory = common.directory(name)
-    try:
-        if directory.is_configured:
-            raise EndpointExists(directory.name, str(directory.path))
-        wanted = Protection(**protection)
-        with _service_errors():
-            keys = wanted.keys(name, _client)
-        create_profile(directory, display_name=display_name, protection=keys)
-    except EndpointExists as exc:
-        _fail(exc, EX_CANTCREAT)
-    except OSError as exc:
-        _fail(f"{directory.path} cannot be made: {exc}", EX_CANTCREAT)
-    click.echo(f"Created profile for endpoint named <{name}>")
-    click.echo()
-    click.echo(f"Configuration file: {directory.config_path}")
-    click.echo()
-    if "authentication_policy" in keys:
-        click.echo(f"Authentication policy: {keys['authentication_policy']}")
-        click.echo()
-    click.echo("Use the `start` subcommand to run it:")
-    click.echo()
-    click.echo(f"    $ {common.command(f'start {name}')}")
-
-
-# Running -----------------------------------------------------------------------------------------------------------
-
-
-def _start_options(function: _F) -> _F:
-    options = [
-        click.option(
-            "--wait",
-            metavar="SECONDS",
-            type=click.FloatRange(min=0),
-            default=START_PATIENCE_S,
-            show_default=True,
-            help="With --detach: how long the service may take to answer; then nothing is left running, "
-            "and the exit status is 75. 0 does not wait for it.",
-        ),
-        click.option("--detach", is_flag=True, help="Run in the background; return when tasks can come."),
-        click.option("--endpoint-uuid", metavar="UUID", help="Register with this id."),
-    ]
-    for option in options:
-        function = option(function)
-    return _flags(function)
-
-
-@main.command()
-@_name_argument
-@_start_options
-@click.option("--ready-fd", type=int, hidden=True)
-@click.pass_obj
-def start(common: _Common, /, name: str, ready_fd: int | None, **options: Any) -> None:
-    """Run an endpoint: register it with the service, take tasks, run them.
-
-    It runs in the foreground until Ctrl-C; running tasks then get a moment to finish, and what is not done
-    is done after the next start. A second Ctrl-C ends it at once.
-
-    As long as the service does not answer it waits: in the foreground without end, with --detach for --wait seconds.
-
-    \b
-    Examples:
-      farcall-endpoint start my-first-endpoint
-      farcall-endpoint start my-first-endpoint --detach
-      farcall-endpoint start my-first-endpoint --detach --wait 600
-    \b
-    Exit status: 0 stopped in order; 65 refused by the service (data);
-    69 blocked, replaced, deleted, or no Farcall service; 70 the engine failed;
-    73 already running; 74 disk; 75 try later (no service, endpoint_setup failed);
-    77 no permission; 78 configuration; 130 interrupted before it began.
-    """
-    _start(common, name, ready_fd=ready_fd, **options)
-
-
-def _start(
-    common: _Common,
-    name: str,
-    *,
-    ready_fd: int | None = None,
-    detach: bool,
-    wait: float,
-    endpoint_uuid: str | None,
-    debug: bool,
-    log_to_console: bool,
-    no_color: bool,
-) -> None:
-    directory = _configured(common, name, to_start=True)
-    is_debug, to_console = common.is_debug or debug, common.to_console or log_to_console
-    if endpoint_uuid is not None:
-        _check_uuid(endpoint_uuid)
-    if no_color:
-        os.environ["NO_COLOR"] = "1"
-    if detach:
-        _detach(common, directory, endpoint_uuid=endpoint_uuid, is_debug=is_debug, patience_s=wait)
-        return
-    with _leaving_at_once():
-        status = _run_here(
-            common, directory, endpoint_uuid=endpoint_uuid, is_debug=is_debug, to_console=to_console, ready_fd=ready_fd
-        )
-        sys.exit(status)
-
-
-def _run_here(
-    common: _Common,
-    directory: EndpointDirectory,
-    *,
-    endpoint_uuid: str | None,
-    is_debug: bool,
-    to_console: bool,
-    ready_fd: int | None,
-) -> int:
-    from farcall.endpoint.background import PipeAnnouncer
-    from farcall.endpoint.config import ConfigInvalid, load_config
-    from farcall.endpoint.logfile import configure_logging
-    from farcall.endpoint.process import EndpointRun, ExitStatus
-
-    announcer = _Terminal(common, directory) if ready_fd is None else PipeAnnouncer(ready_fd)
-    try:
-        loaded = load_config(directory.path)
-        configure_logging(directory.log_path, is_debug=is_debug or loaded.config.debug, to_console=to_console)
-    except ConfigInvalid as exc:
-        announcer.failed(str(exc))
-        return ExitStatus.CONFIG
-    except OSError as exc:
-        announcer.failed(f"The log cannot be written: {exc}")
-        return ExitStatus.CANNOT_CREATE
-    with _client(directory.ca_file) as client:
-        run = EndpointRun(directory, client, announcer=announcer, endpoint_id=endpoint_uuid)
-        with _signals(run, is_quiet=ready_fd is not None):
-            status = run.run()
-    logging.shutdown()
-    _end_despite_threads(status)
-    return status
-
-
-def _end_despite_threads(status: int) -> None:
-    """A task that still runs in a thread of ours (ThreadPoolEngine) had its grace; nothing else can end it."""
-    others = [each for each in threading.enumerate() if each is not threading.main_thread() and not each.daemon]
-    if others:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
-
-
-class _Terminal:
-    """Tells the person who started an endpoint in the foreground."""
-
-    def __init__(self, common: _Common, directory: EndpointDirectory) -> None:
-        self._common = common
-        self._directory = directory
-
-    def notice(self, text: str) -> None:
-        _note(text)
-
-    def waiting(self, text: str) -> None:
-        click.secho(text, fg="yellow", err=True)
-
-    def registered(self, endpoint_id: str) -> None:
-        click.echo(f"Starting endpoint; registered ID: {endpoint_id}")
-
-    def connecting(self) -> None: ...
-
-    def online(self) -> None:
-        click.echo(f"Tasks can come. Ctrl-C stops the endpoint; its log is {self._directory.log_path}", err=True)
-
-    def failed(self, text: str) -> None:
-        _error(text)
-
-
-@contextlib.contextmanager
-def _leaving_at_once() -> Iterator[None]:
-    """Ctrl-C while there is nothing to end in order yet (or any more): a line, and out. Loading takes a second."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        del frame
-        with contextlib.suppress(OSError):
-            os.write(2, b"\nInterrupted; nothing is left running.\n")
-        os._exit(128 + number)
-
-    before = signal.signal(signal.SIGINT, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _signals(run: EndpointRun, *, is_quiet: bool) -> Iterator[None]:
-    """SIGTERM, SIGINT, SIGQUIT and SIGHUP end the endpoint in order; a second SIGINT at once, a third by force."""
-    interrupts = 0
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupts
-        del frame
-        if number != signal.SIGINT:
-            run.stop()
-            return
-        interrupts += 1
-        if interrupts > 2:
-            os._exit(128 + signal.SIGINT)
-        if not is_quiet:
-            text = (
-                "\nStopping; running tasks get a moment. Ctrl-C again ends it at once.\n" if interrupts == 1 else "\n"
-            )
-            os.write(2, text.encode())
-        run.stop(at_once=interrupts > 1)
-
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup wants it ignored
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _detach(
-    common: _Common, directory: EndpointDirectory, *, endpoint_uuid: str | None, is_debug: bool, patience_s: float
-) -> None:
-    from farcall.cli.authorities import make_ca_variable_absolute
-    from farcall.endpoint.background import StartTimedOut, start_in_background
-
-    make_ca_variable_absolute()  # it works in another directory
-    arguments = ["--config-dir", str(common.base), "start", directory.name]
-    if endpoint_uuid is not None:
-        arguments += ["--endpoint-uuid", endpoint_uuid]
-    if is_debug:
-        arguments.append("--debug")
-    terminal = _Terminal(common, directory)
-    try:
-        outcome = start_in_background(
-            arguments,
-            output=directory.log_path,
-            on_message=lambda kind, text: _pass_on(terminal, kind, text),
-            patience_s=patience_s,
-        )
-    except StartTimedOut as exc:
-        _fail(exc, EX_TEMPFAIL)
-    except KeyboardInterrupt:
-        _fail("Interrupted; the endpoint was stopped again.", 130)
-    if outcome.status is not None:
-        if outcome.status < 0:
-            _error(f"The endpoint was ended by signal {-outcome.status}. Its log is {directory.log_path}")
-        sys.exit(outcome.status if outcome.status >= 0 else 128 - outcome.status)
-    stop = common.command(f"stop {directory.name}")
-    click.echo(f"It runs in the background (process {outcome.pid}); `{stop}` stops it. Log: {directory.log_path}")
-
-
-def _pass_on(terminal: _Terminal, kind: str, text: str) -> None:
-    if kind == "registered":
-        terminal.registered(text)
-    elif kind in ("notice", "waiting", "failed"):
-        getattr(terminal, kind)(text)
-
-
-@main.command()
-@_name_argument
-@click.option("--remote", is_flag=True, help="Also end an instance that runs elsewhere, by way of the service.")
-@click.option("--force", is_flag=True, help="Kill the process; its tasks are treated as after a crash.")
-@click.pass_obj
-def stop(common: _Common, name: str, remote: bool, force: bool) -> None:
-    """Stop a running endpoint, and wait until it has ended.
-
-    Running tasks get the `shutdown_grace_period` of config.yaml; what is not done is done after the next start.
-
-    \b
-    Examples:
-      farcall-endpoint stop my-first-endpoint
-      farcall-endpoint stop my-first-endpoint --remote
-    """
-    directory = _configured(common, name)
-    if remote:
-        _lock_remotely(directory)
-    _stop_here(directory, force=force, is_remote_done=remote)
-
-
-def _stop_here(directory: EndpointDirectory, *, force: bool = False, is_remote_done: bool = False) -> None:
-    process = running_process(directory.pid_path)
-    if process is None:
-        click.echo(f"Endpoint <{directory.name}> is not running.")
-        return
-    if not process.is_here or process.pid is None:
-        if is_remote_done:
-            click.echo(f"Endpoint <{directory.name}> on {process.host} was told to stop.")
-            return
-        _fail(f"Endpoint '{directory.name}' runs on {process.host}; stop it there, or with --remote.", EX_UNAVAILABLE)
-    _end_process(directory, process.pid, signal.SIGKILL if force else signal.SIGTERM)
-
-
-def _end_process(directory: EndpointDirectory, pid: int, number: int) -> None:
-    """Signal and wait. The pid file's lock proves that the process behind the pidfd is the endpoint's."""
-    with contextlib.suppress(ProcessLookupError):
-        fd = os.pidfd_open(pid)
-        try:
-            again = running_process(directory.pid_path)
-            if again is not None and again.pid == pid:
-                click.echo(f"Stopping endpoint <{directory.name}> (process {pid})")
-                signal.pidfd_send_signal(fd, number)
-                if not select.select([fd], [], [], STOP_PATIENCE_S)[0]:
-                    _fail(f"Process {pid} has not ended yet. `--force` kills it.", EX_TEMPFAIL)
-        except PermissionError as exc:
-            _fail(f"Process {pid} is not yours to stop: {exc}", EX_NOPERM)
-        finally:
-            os.close(fd)
-    click.echo(f"Endpoint <{directory.name}> is stopped.")
-
-
-def _lock_remotely(directory: EndpointDirectory) -> None:
-    registration = _registration(directory)
-    if registration is None:
-        _fail(f"Endpoint '{directory.name}' was never registered.", EX_UNAVAILABLE)
-    with _client(directory.ca_file) as client, _service_errors():
-        client.lock_endpoint(registration.id_with(client.url) or registration.endpoint_id)
-    click.echo(f"The service has disconnected endpoint {registration.endpoint_id}.")
-
-
-@main.command()
-@_name_argument
-@_start_options
-@click.pass_obj
-def restart(common: _Common, /, name: str, **options: Any) -> None:
-    """Stop an endpoint if it runs, and start it.
-
-    \b
-    Example:
-      farcall-endpoint restart my-first-endpoint --detach
-    """
-    directory = _configured(common, name, to_start=True)
-    if running_process(directory.pid_path) is not None:
-        _stop_here(directory)
-    _start(common, name, **options)
-
-
-# Looking and removing ----------------------------------------------------------------------------------------------
-
-
-@main.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-@click.pass_obj
-def list_endpoints(common: _Common, as_json: bool) -> None:
-    """Show the endpoints of this directory.
-
-    \b
-    Status:
-      Initialized   configured, never started
-      Running       working
-      Disconnected  its process runs but has no connection to the service,
-                    or it ended without being stopped
-      Stopped       not running
-    """
-    rows = [_row(each) for each in find_endpoints(common.base)]
-    if as_json:
-        click.echo(json.dumps([{"id": row[0], "status": row[1], "name": row[2]} for row in rows], indent=2))
-        return
-    if not rows:
-        click.echo(f"No endpoints in {common.base}. `{common.command('configure NAME')}` makes one.")
-        return
-    from farcall.cli.tables import print_table
-
-    print_table(("ID", "Status", "Name"), [(row[0] or "", row[1], row[2]) for row in rows])
-
-
-def _row(directory: EndpointDirectory) -> tuple[str | None, str, str]:
-    try:
-        registration = directory.registration()
-    except RegistrationUnreadable:
-        return "(endpoint.json cannot be read)", endpoint_state(directory, is_registered=True), directory.name
-    endpoint_id = registration.endpoint_id if registration is not None else None
-    return endpoint_id, endpoint_state(directory, is_registered=registration is not None), directory.name
-
-
-@main.command()
-@_name_argument
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-@click.pass_obj
-def status(common: _Common, name: str, as_json: bool) -> None:
-    """Show how an endpoint is: state, process, tasks, log.
-
-    `list -h` says what the states mean. Tasks of a running endpoint are those of its last report to the service.
-
-    \b
-    Examples:
-      farcall-endpoint status my-first-endpoint
-      farcall-endpoint status my-first-endpoint --json
-    """
-    directory = _configured(common, name)
-    found = endpoint_status(directory, partial(_last_report, ca_file=directory.ca_file))
-    if as_json:
-        document = {"id": found.endpoint_id, "status": found.state, **asdict(found), "log": str(found.log_path)}
-        for moved in ("endpoint_id", "state", "log_path"):
-            del document[moved]
-        click.echo(json.dumps(document, indent=2))
-        return
-    for label, text in _status_lines(found):
-        click.echo(f"{label + ':':<10}{text}")
-
-
-def _status_lines(found: EndpointStatus) -> Iterator[tuple[str, str]]:
-    yield "Endpoint", found.name
-    yield "Status", found.state
-    yield "ID", found.endpoint_id or "none: never registered"
-    if found.service_url is not None:
-        yield "Service", found.service_url
-    if found.pid is not None:
-        since = ""
-        if found.started_s is not None:
-            since = f" since {datetime.fromtimestamp(found.started_s).astimezone():%Y-%m-%d %H:%M:%S %Z}"
-        yield "Process", f"{found.pid} on {found.host}{since}"
-    tasks = found.tasks
-    if tasks is not None and tasks.source == "service":
-        yield "Tasks", f"{tasks.queued} queued, {tasks.running} running (as last reported to the service)"
-    elif tasks is not None:
-        yield "Tasks", f"{tasks.queued} queued, {tasks.running} were running, {tasks.unconfirmed} results to be sent"
-    yield "Log", str(found.log_path)
-
-
-def _last_report(registration: Registration, *, ca_file: Path | None) -> dict[str, Any] | None:
-    from farcall.client.rest import ApiClient
-    from farcall.client.retry import RetryPolicy
-
-    try:
-        once = RetryPolicy(budget_s=0, unmet_budget_s=0)
-        with ApiClient(registration.service_url, timeout_s=STATUS_PATIENCE_S, retry=once, ca_file=ca_file) as client:
-            details = client.endpoint_status(registration.endpoint_id).get("details")
-    except (FarcallError, ValueError):
-        return None
-    return details if isinstance(details, dict) else None
-
-
-@main.command()
-@click.argument("name_or_id", metavar="NAME_OR_UUID")
-@click.option("--force", is_flag=True, help="Stop it if it runs; remove it here even if the service says no.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def delete(common: _Common, name_or_id: str, force: bool, yes: bool) -> None:
-    """Delete an endpoint at the service, and its directory here.
-
-    Its unfinished tasks fail. The id cannot be used again. By its id an endpoint is deleted even if its
-    directory is gone.
-
-    \b
-    Examples:
-      farcall-endpoint delete my-first-endpoint
-      farcall-endpoint delete 54460200-b652-4f43-a918-02882fa6114a --yes
-    """
-    directory = _find(common, name_or_id)
-    if directory is None:
-        _delete_without_directory(common, name_or_id.lower(), force=force, yes=yes)
-        return
-    process = running_process(directory.pid_path)
-    if process is not None and not force:
-        stop_hint = common.command(f"stop {directory.name}")
-        _fail(f"Endpoint '{directory.name}' is running; stop it first (`{stop_hint}`), or use --force.", EX_UNAVAILABLE)
-    if not yes:
-        click.confirm(f"Delete endpoint <{directory.name}> with everything in {directory.path}?", abort=True)
-    if process is not None:
-        _stop_here(directory)
-    try:
-        registration = directory.registration()
-    except RegistrationUnreadable as exc:
-        if not force:
-            _fail(exc, EX_DATAERR)
-        registration = None
-    if registration is not None:
-        _delete_at_service(registration, force=force, ca_file=directory.ca_file)
-    shutil.rmtree(directory.path)
-    click.echo(f"Endpoint <{directory.name}> has been deleted.")
-
-
-def _delete_without_directory(common: _Common, endpoint_id: str, *, force: bool, yes: bool) -> None:
-    with _client() as client, _service_errors():
-        name = client.endpoint(endpoint_id).get("name") or "?"
-        _note(f"No endpoint in {common.base} has this id; it is deleted at the service only.")
-        if not yes:
-            click.confirm(f"Delete endpoint <{name}> ({endpoint_id}) at {client.url}?", abort=True)
-        if not force:
-            _refuse_if_online(client, endpoint_id, how="there")
-        client.delete_endpoint(endpoint_id)
-        click.echo(f"Endpoint <{name}> ({endpoint_id}) has been deleted at {client.url}.")
-
-
-def _refuse_if_online(client: ApiClient, endpoint_id: str, *, how: str) -> None:
-    if client.endpoint_status(endpoint_id).get("status") == "online":
-        _fail(
-            f"Endpoint {endpoint_id} is online, on another machine it seems: stop it {how} first, or use --force.",
-            EX_UNAVAILABLE,
-        )
-
-
-def _delete_at_service(registration: Registration, *, force: bool, ca_file: Path | None) -> None:
-    try:
-        with _client(ca_file) as client:
-            endpoint_id = registration.id_with(client.url) or registration.endpoint_id
-            if not force:
-                _refuse_if_online(client, endpoint_id, how="there, or with `stop --remote`")
-            client.delete_endpoint(endpoint_id)
-    except EndpointNotFound:
-        _note("The service does not know this endpoint (any more).")
-    except FarcallError as exc:
-        if not force:
-            _fail(f"{exc}\nNothing was deleted. --force removes the directory all the same.", _exit_status(exc))
-        _note(f"The service did not delete it: {exc}")
-
-
-# Sharing -----------------------------------------------------------------------------------------------------------
-
-
-_with_option = click.option("--with", "users", multiple=True, metavar="USER", help="User name or identity id.")
-_group_option = click.option("--group", "groups", multiple=True, metavar="GROUP", help="Name or id of a group.")
-
-
-@main.command()
-@click.argument("name_or_id", metavar="NAME_OR_UUID")
-@_with_option
-@_group_option
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.pass_obj
-def share(common: _Common, name_or_id: str, users: tuple[str, ...], groups: tuple[str, ...], yes: bool) -> None:
-    """Let others run functions on an endpoint, as you.
-
-    Their functions run as your account on the endpoint's machine: they can read and change your files,
-    use your keys, and submit jobs in your name. `unshare` ends it for what is submitted later.
-
-    \b
-    Examples:
-      farcall-endpoint share cluster --with bob@example.edu
-      farcall-endpoint share cluster --with bob@example.edu --group lab --yes
-    """
-    if not users and not groups:
-        raise click.UsageError("Name somebody: --with USER or --group GROUP.")
-    endpoint_id, ca_file = _shared_endpoint(common, name_or_id)
-    who = " and ".join((*users, *(f"the members of group {each}" for each in groups)))
-    _note(f"Functions of {who} will run as you there: with your account's files, keys and jobs.")
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Share endpoint {endpoint_id}?", abort=True)
-    with _client(ca_file) as client, _service_errors():
-        _print_shares(client.share_endpoint(endpoint_id, identities=users, groups=groups))
-
-
-@main.command()
-@click.argument("name_or_id", metavar="NAME_OR_UUID")
-@_with_option
-@_group_option
-@click.option("--all", "everybody", is_flag=True, help="With nobody any more.")
-@click.pass_obj
-def unshare(common: _Common, name_or_id: str, users: tuple[str, ...], groups: tuple[str, ...], everybody: bool) -> None:
-    """Share an endpoint no longer. What was submitted before still runs.
-
-    \b
-    Examples:
-      farcall-endpoint unshare cluster --with bob@example.edu
-      farcall-endpoint unshare cluster --all
-    """
-    if everybody == bool(users or groups):
-        raise click.UsageError("Name somebody (--with USER, --group GROUP), or give --all.")
-    endpoint_id, ca_file = _shared_endpoint(common, name_or_id)
-    with _client(ca_file) as client, _service_errors():
-        _print_shares(client.unshare_endpoint(endpoint_id, identities=users, groups=groups))
-
-
-@main.command()
-@click.argument("name_or_id", metavar="NAME_OR_UUID")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-@click.pass_obj
-def shares(common: _Common, name_or_id: str, as_json: bool) -> None:
-    """Show with whom an endpoint is shared."""
-    endpoint_id, ca_file = _shared_endpoint(common, name_or_id)
-    with _client(ca_file) as client, _service_errors():
-        found = client.shares(endpoint_id)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    _print_shares(found)
-
-
-def _shared_endpoint(common: _Common, name_or_id: str) -> tuple[str, Path | None]:
-    """Its id, and whose certificates its directory accepts."""
-    directory = _find(common, name_or_id)
-    if directory is None:
-        return name_or_id.lower(), None
-    registration = _registration(directory)
-    if registration is None:
-        start_hint = common.command(f"start {directory.name}")
-        _fail(f"Endpoint '{directory.name}' was never registered: start it once (`{start_hint}`).", EX_UNAVAILABLE)
-    with _client(directory.ca_file) as client:
-        return registration.id_with(client.url) or registration.endpoint_id, directory.ca_file
-
-
-def _print_shares(found: dict[str, Any]) -> None:
-    from farcall.cli.tables import print_table
-
-    rows = [(str(each.get("kind")), str(each.get("name")), str(each.get("id"))) for each in found.get("shares", ())]
-    if not rows:
-        click.echo(f"Endpoint {found.get('endpoint_id')} is shared with nobody.")
-        return
-    print_table(("Kind", "Name", "ID"), rows)
-
-
-# Who am I ----------------------------------------------------------------------------------------------------------
-
-
-@main.command()
-@click.pass_obj
-def version(common: _Common) -> None:
+def version(common: Common) -> None:
     """Show the version; with `farcall-endpoint --debug version` also those of what it stands on."""
     click.echo(f"farcall-endpoint, version {__version__}")
     if common.is_debug:
@@ -771,7 +82,7 @@ def version(common: _Common) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def whoami(linked_identities: bool, as_json: bool) -> None:
     """Show which service this user's endpoints belong to, and as whom."""
-    with _service_errors():
+    with service_errors():
         logins.whoami(linked=linked_identities, as_json=as_json)
 
 
@@ -790,7 +101,7 @@ def login(url: str | None, **options: Any) -> None:
       farcall-endpoint login https://farcall.example.org
       farcall-endpoint login https://farcall.example.org --device
     """
-    with _service_errors():
+    with service_errors():
         logins.login(url, logins.Wish(**options))
 
 
@@ -798,94 +109,35 @@ def login(url: str | None, **options: Any) -> None:
 @click.option("--account", metavar="NAME", help="Of this user; otherwise the login in use.")
 @click.option("--force", is_flag=True, help="Even if endpoints run.")
 @click.pass_obj
-def logout(common: _Common, account: str | None, force: bool) -> None:
+def logout(common: Common, account: str | None, force: bool) -> None:
     """Revoke and forget this user's login. Running endpoints need it to come back after an interruption."""
     running = [each.name for each in find_endpoints(common.base) if running_process(each.pid_path) is not None]
     if running and not force:
-        _fail(f"Endpoints are running: {', '.join(running)}. Stop them first, or use --force.", EX_UNAVAILABLE)
-    with _service_errors():
+        fail(f"Endpoints are running: {', '.join(running)}. Stop them first, or use --force.", EX_UNAVAILABLE)
+    with service_errors():
         logins.logout(None, account)
 
 
-# Helpers -----------------------------------------------------------------------------------------------------------
-
-
-def _configured(common: _Common, name: str, *, to_start: bool = False) -> EndpointDirectory:
-    directory = common.directory(name)
-    if not directory.is_configured:
-        known = ", ".join(each.name for each in find_endpoints(common.base)) or "none"
-        advice = f" `{common.command(f'configure {name}')}` makes it." if to_start else ""
-        _fail(f"There is no endpoint '{name}' in {common.base} (there: {known}).{advice}", EX_CONFIG)
-    return directory
-
-
-def _find(common: _Common, name_or_id: str) -> EndpointDirectory | None:
-    """The directory of an endpoint by name or id; None for an id that none here has."""
-    for each in find_endpoints(common.base):
-        with contextlib.suppress(RegistrationUnreadable):
-            registration = each.registration()
-            if registration is not None and registration.endpoint_id == name_or_id.lower():
-                return each
-    if is_uuid_text(name_or_id.lower()):
-        return None
-    return _configured(common, name_or_id)
-
-
-def _registration(directory: EndpointDirectory) -> Registration | None:
-    try:
-        return directory.registration()
-    except RegistrationUnreadable as exc:
-        _fail(exc, EX_DATAERR)
-
-
-def _check_uuid(text: str) -> None:
-    if not is_uuid_text(text.lower()):
-        raise click.BadParameter(f"{text!r} is not a UUID", param_hint="--endpoint-uuid")
-
-
-def _client(ca_file: Path | None = None) -> ApiClient:
-    from farcall.client.rest import ApiClient
-
-    try:
-        return ApiClient(ca_file=ca_file)
-    except (ValueError, CaFileUnusable) as exc:
-        _fail(exc, EX_CONFIG)
-
-
-@contextlib.contextmanager
-def _service_errors() -> Iterator[None]:
-    """What the service says, as a message and an exit status."""
-    try:
-        yield
-    except FarcallError as exc:
-        _fail(exc, _exit_status(exc))
-    except ValueError as exc:
-        _fail(exc, EX_CONFIG)
-    except KeyboardInterrupt:
-        _fail("Interrupted.", EX_INTERRUPTED)
-
-
-def _exit_status(exc: FarcallError) -> int:
-    if isinstance(exc, ServiceUnreachable):
-        return EX_TEMPFAIL
-    if isinstance(exc, (Unauthenticated, Forbidden, LoginFailed)):
-        return EX_NOPERM
-    if isinstance(exc, CaFileUnusable):
-        return EX_CONFIG
-    return EX_UNAVAILABLE if isinstance(exc, ApiError) else 1
-
-
-def _note(text: str) -> None:
-    click.secho(f"Note: {text}", fg="yellow", err=True)
-
-
-def _error(text: str) -> None:
-    click.secho(f"Error: {text}", fg="red", err=True)
-
-
-def _fail(error: object, status: int) -> NoReturn:
-    _error(str(error))
-    sys.exit(status)
+for command in (
+    configure,
+    start,
+    stop,
+    restart,
+    list_endpoints,
+    status,
+    stop_user_endpoint,
+    delete,
+    render_user_config,
+    validate_mapping,
+    migrate_to_template_capable,
+    enable_on_boot,
+    disable_on_boot,
+    share,
+    unshare,
+    shares,
+    start_user_endpoint,
+):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

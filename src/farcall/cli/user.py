@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any, NoReturn
 
 import click
@@ -19,6 +19,7 @@ from rich.text import Text
 from farcall import __version__
 from farcall.cli import login as logins
 from farcall.cli.tables import print_rows, print_table
+from farcall.cli.tasks import STATES, parse_since, print_task, print_tasks, time_text
 from farcall.client.rest import ApiClient
 from farcall.client.settings import service_url
 from farcall.tls import CaFileUnusable
@@ -252,7 +253,7 @@ def endpoint(endpoint: str, as_json: bool) -> None:
         rows = [
             ("ID", endpoint_id),
             ("Status", document["status"]),
-            ("Last seen", None if is_online else _time(document["last_report"]) or "never"),
+            ("Last seen", None if is_online else time_text(document["last_report"]) or "never"),
             ("Name", document.get("name")),
             ("Display name", document.get("display_name")),
             ("Host", document.get("hostname")),
@@ -296,28 +297,81 @@ def _tasks(report: Mapping[str, Any]) -> str:
 
 
 @main.command()
+@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only these; may be repeated.")
+@click.option("--endpoint", metavar="ENDPOINT", help="Only of this endpoint: its id or (one of yours) its name.")
+@click.option("--function", metavar="ID", help="Only of this function.")
+@click.option("--group", metavar="ID", help="Only of this task group.")
+@click.option("--since", metavar="TIME", help="Submitted since: how long ago (30m, 1h, 2d), or a date and time.")
+@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="At most so many.")
+@_json_option
+def tasks(
+    states: tuple[str, ...],
+    endpoint: str | None,
+    function: str | None,
+    group: str | None,
+    since: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List your tasks, newest first.
+
+    \b
+    Examples:
+      farcall tasks --state failed --since 1h
+      farcall tasks --endpoint my-first-endpoint --limit 100 --json
+    """
+    with _service() as client:
+        page = client.tasks(
+            state=",".join(states) or None,
+            endpoint_id=None if endpoint is None else _endpoint_id(client, endpoint),
+            function_id=function,
+            task_group_id=group,
+            since=None if since is None else parse_since(since, now=time.time()),
+            limit=limit,
+        )
+        if as_json:
+            _print_json(page["tasks"])
+            return
+        print_tasks(page["tasks"], is_more=page.get("next_cursor") is not None)
+
+
+@main.command()
 @click.argument("task_id", metavar="TASK")
 @_json_option
 def task(task_id: str, as_json: bool) -> None:
-    """Show a task: its state, when it went through which, and why it failed.
+    """Show a task: its state, when it went through which, why it waits, and why it failed.
 
     \b
     Example:
       farcall task 01a205c2-652c-7c76-8cb3-f3924a997f88
     """
     with _service() as client:
+        details = _details(client, task_id)
+        if details is not None and not as_json:
+            print_task(details)
+            return
         document = client.task(task_id)
         if as_json:
-            _print_json({name: member for name, member in document.items() if name != "result"})
+            _print_json({**{name: told for name, told in document.items() if name != "result"}, **(details or {})})
             return
         transitions = (document.get("details") or {}).get("task_transitions") or {}
         rows = [("Task", document.get("task_id")), ("State", document.get("status"))]
-        rows += [(state, _time(at_s)) for state, at_s in sorted(transitions.items(), key=lambda item: item[1])]
-        rows += [("Ended", _time(document.get("completion_t"))), ("Reason", document.get("reason"))]
+        rows += [(state, time_text(at_s)) for state, at_s in sorted(transitions.items(), key=lambda item: item[1])]
+        rows += [("Ended", time_text(document.get("completion_t"))), ("Reason", document.get("reason"))]
         _print_rows(rows)
         told = str(document.get("exception") or "").strip()
         if told and told not in str(document.get("reason")):
             click.echo(f"\n{told}")
+
+
+def _details(client: ApiClient, task_id: str) -> dict[str, Any] | None:
+    """What only our services tell of a task; None from others."""
+    try:
+        return client.task_details(task_id)
+    except ApiError as exc:
+        if exc.http_status in (404, 405):  # or there is no such task, as will be said
+            return None
+        raise
 
 
 @main.command()
@@ -458,14 +512,6 @@ def _endpoint_id(client: ApiClient, text: str) -> str:
         raise ValueError(f"{len(found)} of your endpoints are called {text!r}; use an id: {', '.join(found)}")
     names = ", ".join(sorted({entry["name"] for entry in mine})) or "none yet"
     raise ValueError(f"{text!r} is neither an endpoint's id nor the name of one of yours ({names}).")
-
-
-def _time(at_s: object) -> str | None:
-    try:
-        at = datetime.fromtimestamp(float(at_s))  # type: ignore[arg-type]  # what is no number is not shown
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def _print_rows(rows: list[tuple[str, Any]]) -> None:

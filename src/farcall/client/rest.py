@@ -198,6 +198,18 @@ class ApiClient:
     def delete_function(self, function_id: str | UUID) -> None:
         self._delete(f"/v2/functions/{uuid_text(function_id, 'function_id')}")
 
+    def functions(self, **filters: Any) -> dict[str, Any]:
+        """A page of functions, the last registered first: `functions`, and `next_cursor` if there may be more. Ours.
+
+        Args:
+            filters: `role` (`mine`, `shared`), `search`, `limit`, `cursor`; those that are None are left out.
+        """
+        return _object(self.url, self._get(_with_query("/v3/functions", filters)))
+
+    def function_details(self, function_id: str | UUID) -> dict[str, Any]:
+        """A function with its `source` as far as it can be had, who may run it, and its last runs. Ours."""
+        return _object(self.url, self._get(f"/v3/functions/{uuid_text(function_id, 'function_id')}"))
+
     # --- tasks
 
     def submit(
@@ -249,6 +261,28 @@ class ApiClient:
         path = f"/v3/tasks/{uuid_text(task_id, 'task_id')}/cancel"
         return _object(self.url, self._http.request("POST", path, is_repeatable=True, retry=retry))
 
+    def tasks(self, **filters: Any) -> dict[str, Any]:
+        """A page of the caller's tasks, newest first: `tasks`, and `next_cursor` if there may be more. Ours.
+
+        Args:
+            filters: `state` (several with commas), `endpoint_id`, `function_id`, `task_group_id`, `since`, `until`
+                (Unix seconds), `limit`, `cursor`; those that are None are left out.
+        """
+        return _object(self.url, self._get(_with_query("/v3/tasks", filters)))
+
+    def task_details(self, task_id: str | UUID) -> dict[str, Any]:
+        """A task with its `timeline`, `waiting_because`, `error` and what is known of its `result`, unopened. Ours."""
+        return _object(self.url, self._get(f"/v3/tasks/{uuid_text(task_id, 'task_id')}"))
+
+    def usage(self, **filters: Any) -> dict[str, Any]:
+        """What was used: `rows` of tasks that ended. Ours.
+
+        Args:
+            filters: `since`, `until` (Unix seconds), `by` (of `day`, `user`, `account`, `endpoint`, `function`, with
+                commas), `scope` (`mine`, `endpoint`, `all`), `endpoint_id`; those that are None are left out.
+        """
+        return _object(self.url, self._get(_with_query("/v3/usage", filters)))
+
     # --- endpoints
 
     def register_endpoint(
@@ -294,6 +328,16 @@ class ApiClient:
         """`restricted`, and if so the ids in `functions`."""
         return _object(self.url, self._get(f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/allowed_functions"))
 
+    def console(self, endpoint_id: str | UUID, *, with_config: bool = False) -> list[dict[str, Any]]:
+        """What runs tasks for an endpoint, one object each, for those who manage it: its user endpoints, or itself.
+
+        Args:
+            with_config: also the configuration of each.
+        """
+        path = f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/console"
+        found = _object(self.url, self._get(path + ("?include_fields=config" if with_config else "")))
+        return [each for each in found.get("user_endpoints") or () if isinstance(each, dict)]
+
     def shares(self, endpoint_id: str | UUID) -> dict[str, Any]:
         """With whom an endpoint is shared: `shares` (`kind`, `id`, `name`), and `notice` for people. Ours."""
         return _object(self.url, self._get(_shares_path(endpoint_id)))
@@ -333,6 +377,11 @@ class ApiClient:
 
     def _delete(self, path: str) -> None:
         self._http.request("DELETE", path, is_repeatable=True)
+
+
+def _with_query(path: str, filters: Mapping[str, Any]) -> str:
+    given = {name: str(value) for name, value in filters.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
 
 
 def _shares_path(endpoint_id: str | UUID) -> str:

@@ -115,6 +115,11 @@ class AuditLog:
         if lines:
             self._write("".join(lines))
 
+    def write_of(self, user_endpoint_id: str, *, uid: int, pid: int, text: str) -> None:
+        """Record what another process says of a task of its own: a manager's user endpoint. As `write`."""
+        line = " ".join(text.split())  # whoever says it must not begin lines of its own
+        self._write(f"{_now()} uid={uid} pid={pid} uep={user_endpoint_id} {line}\n")
+
     def _write(self, text: str) -> None:
         data = text.encode("ascii", errors="replace")
         try:

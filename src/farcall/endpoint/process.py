@@ -1,4 +1,4 @@
-"""One endpoint from start to end, in this process: configuration, lock, registration, journal, engine, agent.
+"""One endpoint from start to end, in this process: configuration, lock, queues, journal, engine, agent.
 
 Composes; decides only the order and the exit status. Signals, terminals and logs are the command's: it calls `run`
 and, from wherever it likes, `stop`, and is told what happens through an `Announcer`.
@@ -6,56 +6,41 @@ and, from wherever it likes, `stop`, and is told what happens through an `Announ
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from farcall.amqp import AmqpConnection, ConnectionFactory
-from farcall.client.rest import ApiClient
-from farcall.endpoint import registration
 from farcall.endpoint.agent.events import AgentPolicy, StopReason
 from farcall.endpoint.agent.links import Links
 from farcall.endpoint.agent.report import ProcessIdentity
-from farcall.endpoint.agent.runner import AgentRunner, AgentSettings
-from farcall.endpoint.auditlog import AuditLog, AuditLogUnwritable
+from farcall.endpoint.agent.runner import AgentRunner, AgentSettings, Progress
+from farcall.endpoint.announcing import Announcer, ExitStatus, Quiet
+from farcall.endpoint.auditlog import AuditLogUnwritable
 from farcall.endpoint.commands import missing_commands_notice
-from farcall.endpoint.config import ConfigInvalid, LoadedConfig, load_config
+from farcall.endpoint.config import ConfigInvalid, LoadedConfig
 from farcall.endpoint.directory import EndpointDirectory, RegistrationUnreadable
 from farcall.endpoint.engines.base import Engine, EngineCallbacks, EngineContext, EngineStartFailed
 from farcall.endpoint.engines.build import build_engine
 from farcall.endpoint.journal import Journal, JournalUnavailable
+from farcall.endpoint.origin import AuditSink, Origin, QueuesRefused, usable_amqp_port
 from farcall.endpoint.pidfile import AlreadyRunning, PidFile
+from farcall.endpoint.sitecommand import SetupFailed, SiteCommand
 from farcall.tls import CaFileUnusable
-from farcall.wire.errors import FarcallError
 from farcall.wire.rest import RegistrationResponse
 
-__all__ = ["Announcer", "EndpointRun", "ExitStatus", "Quiet", "SetupFailed"]
+__all__ = ["Announcer", "EndpointRun", "ExitStatus", "Failure", "Quiet"]
 
 log = logging.getLogger(__name__)
 
 
-class ExitStatus:
-    """How `farcall-endpoint start` ends. Source: sysexits, as the ecosystem's command uses them."""
-
-    OK: Final = 0
-    DATA: Final = 65
-    UNAVAILABLE: Final = 69
-    SOFTWARE: Final = 70
-    CANNOT_CREATE: Final = 73
-    IO: Final = 74
-    TEMPORARY: Final = 75
-    NO_PERMISSION: Final = 77
-    CONFIG: Final = 78
-
+DEFAULT_GRACE_S: Final = 10.0
+"""For what runs when an endpoint is stopped before its configuration was read."""
 
 _BY_REASON = {
     StopReason.REQUESTED: ExitStatus.OK,
@@ -73,57 +58,6 @@ _REASON_TEXTS = {
 }
 
 
-class Announcer(Protocol):
-    """Who is told what happens. Called by the thread that runs the endpoint (`waiting`: by a helper of it)."""
-
-    def notice(self, text: str) -> None:
-        """Something about the configuration that the person who starts it should know."""
-
-    def waiting(self, text: str) -> None:
-        """Nothing happens until something outside changes."""
-
-    def registered(self, endpoint_id: str) -> None: ...
-
-    def connecting(self) -> None:
-        """The engine runs; tasks come as soon as the broker answers."""
-
-    def online(self) -> None:
-        """Tasks can come, for the first time."""
-
-    def failed(self, text: str) -> None:
-        """It ends, or does not start, for this reason."""
-
-
-class Quiet:
-    """An announcer that tells nobody."""
-
-    def notice(self, text: str) -> None: ...
-
-    def waiting(self, text: str) -> None: ...
-
-    def registered(self, endpoint_id: str) -> None: ...
-
-    def connecting(self) -> None: ...
-
-    def online(self) -> None: ...
-
-    def failed(self, text: str) -> None: ...
-
-
-class SetupFailed(FarcallError):
-    """The site's own `endpoint_setup` ended with an error."""
-
-    code = "ENDPOINT_SETUP_FAILED"
-
-    def __init__(self, status: int, output: str) -> None:
-        super().__init__(status, output)
-        self.status = status
-        self.output = output
-
-    def __str__(self) -> str:
-        return f"endpoint_setup ended with status {self.status}; the endpoint does not start.\n{self.output}".rstrip()
-
-
 class _Stopped(Exception):
     """Asked to stop before there was anything to stop."""
 
@@ -134,14 +68,34 @@ class _Done:
     error: BaseException | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """Why a run ended with an error. `step`: as in `manager.line.Failed`; `error`: None if no exception told of it."""
+
+    step: str
+    text: str
+    status: int
+    error: Exception | None = None
+
+
+_STEPS: Final[Sequence[tuple[tuple[type[Exception], ...], str, int]]] = (
+    ((AlreadyRunning,), "run", ExitStatus.CANNOT_CREATE),
+    ((ConfigInvalid, CaFileUnusable, RegistrationUnreadable), "config", ExitStatus.CONFIG),
+    ((EngineStartFailed,), "engine", ExitStatus.CONFIG),
+    ((SetupFailed,), "setup", ExitStatus.TEMPORARY),
+    ((JournalUnavailable, AuditLogUnwritable, OSError), "run", ExitStatus.IO),
+)
+"""In which step an exception tells of a failure, and with which status it ends. The first that fits counts."""
+
+
 class EndpointRun:
     """One run of one endpoint. `run` blocks; `stop` may be called at any time, from any thread or signal handler.
 
     Args:
-        directory: configured.
-        client: the service.
+        directory: exists.
+        origin: where configuration and queues come from.
         announcer: told what happens.
-        endpoint_id: in place of the one in `endpoint.json`.
+        on_progress: told of numbers whenever they change, in the thread that runs the endpoint; returns at once.
         connection_factory: makes broker connections; a double in tests. None: `AmqpConnection`.
         engine_builder: makes engines; a double in tests.
     """
@@ -149,17 +103,17 @@ class EndpointRun:
     def __init__(
         self,
         directory: EndpointDirectory,
-        client: ApiClient,
+        origin: Origin,
         *,
         announcer: Announcer,
-        endpoint_id: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
         connection_factory: ConnectionFactory | None = None,
         engine_builder: Callable[[Any, EngineContext], Engine] = build_engine,
     ) -> None:
         self._directory = directory
-        self._client = client
+        self._origin = origin
         self._announcer = announcer
-        self._endpoint_id = endpoint_id
+        self._on_progress = on_progress
         self._connection_factory = connection_factory
         self._engine_builder = engine_builder
         self._started_s = time.time()
@@ -169,6 +123,12 @@ class EndpointRun:
         self._runner: AgentRunner | None = None
         self._pid_file = PidFile(directory.pid_path)
         self._was_online = False
+        self._site_command: SiteCommand | None = None
+        self._tolerated_stops = 0
+        self.failure: Failure | None = None
+        """After `run` returned an error."""
+        self.grace_s = DEFAULT_GRACE_S
+        """What running tasks get when it stops, as soon as the configuration is known."""
 
     def stop(self, *, at_once: bool = False) -> None:
         """End in order; a second time, or `at_once`: without waiting for running tasks."""
@@ -177,6 +137,9 @@ class EndpointRun:
         runner = self._runner
         if runner is not None:
             runner.stop(at_once=at_once or self._stops > 1)
+        command = self._site_command
+        if command is not None and self._stops > self._tolerated_stops:
+            command.end()
 
     def run(self) -> int:
         """Work until the end.
@@ -188,39 +151,32 @@ class EndpointRun:
             return self._run()
         except _Stopped:
             return ExitStatus.OK
-        except AlreadyRunning as exc:
-            return self._fail(exc, ExitStatus.CANNOT_CREATE)
-        except (ConfigInvalid, CaFileUnusable, RegistrationUnreadable, EngineStartFailed) as exc:
-            return self._fail(exc, ExitStatus.CONFIG)
-        except registration.RegistrationRefused as exc:
-            return self._fail(exc, exc.status)
-        except SetupFailed as exc:
-            return self._fail(exc, ExitStatus.TEMPORARY)
-        except (JournalUnavailable, AuditLogUnwritable) as exc:
-            return self._fail(exc, ExitStatus.IO)
-        except OSError as exc:
-            return self._fail(exc, ExitStatus.IO)
+        except QueuesRefused as exc:
+            return self._fail(Failure(step="run", text=str(exc), status=exc.status, error=exc))
         except Exception as exc:
+            for kinds, step, status in _STEPS:
+                if isinstance(exc, kinds):
+                    return self._fail(Failure(step=step, text=str(exc), status=status, error=exc))
             log.exception("The endpoint failed unexpectedly.", extra={"event": "endpoint.crashed"})
-            what = f"{type(exc).__name__}: {exc}"
-            self._announcer.failed(f"The endpoint failed unexpectedly ({what}). See {self._directory.log_path}")
-            return ExitStatus.SOFTWARE
+            text = f"The endpoint failed unexpectedly ({type(exc).__name__}: {exc}). See {self._directory.log_path}"
+            return self._fail(Failure(step="run", text=text, status=ExitStatus.SOFTWARE, error=exc))
 
-    def _fail(self, exc: Exception, status: int) -> int:
+    def _fail(self, failure: Failure) -> int:
         log.error(
-            "The endpoint does not run.", extra={"event": "endpoint.failed", "reason": str(exc), "status": status}
+            "The endpoint does not run.",
+            extra={"event": "endpoint.failed", "reason": failure.text, "status": failure.status},
         )
-        self._announcer.failed(str(exc))
-        return status
+        self.failure = failure
+        self._announcer.failed(failure.text)
+        return failure.status
 
     def _run(self) -> int:
-        loaded = load_config(self._directory.path)
-        if loaded.config.ca_file is not None:
-            self._client = self._client.twin(ca_file=self._directory.ca_file)
+        loaded = self._origin.load()
+        self.grace_s = float(loaded.config.shutdown_grace_period)
         self._directory.make_private()
         with self._pid_file:
             self._tell_notices(loaded)
-            response = self._register(loaded)
+            response = self._queues(loaded)
             self._announcer.registered(response.endpoint_id)
             journal, entries, _ = Journal.open(
                 self._directory.journal_path,
@@ -228,7 +184,7 @@ class EndpointRun:
             )
             try:
                 self._shell(loaded.config.endpoint_setup, "endpoint_setup")
-                with self._audit_log(loaded, response.endpoint_id) as audit_log:
+                with self._origin.audit(loaded, response.endpoint_id) as audit_log:
                     reason = self._work(loaded, response, journal, entries, audit_log)
             finally:
                 journal.close()
@@ -241,23 +197,12 @@ class EndpointRun:
             log.warning("A note on the configuration.", extra={"event": "config.notice", "text": notice})
             self._announcer.notice(notice)
 
-    def _register(self, loaded: LoadedConfig) -> RegistrationResponse:
+    def _queues(self, loaded: LoadedConfig) -> RegistrationResponse:
         response = self._await(
-            lambda: registration.register(
-                self._client,
-                self._directory,
-                loaded,
-                endpoint_id=self._endpoint_id,
-                cancelled=self._cancelled,
-                on_waiting=self._waiting,
-            )
+            lambda: self._origin.queues(loaded, cancelled=self._cancelled, on_waiting=self._waiting),
         )
         if not isinstance(response, RegistrationResponse):
             raise _Stopped
-        log.info(
-            "The endpoint is registered.",
-            extra={"event": "endpoint.registered", "endpoint_id": response.endpoint_id, "service": self._client.url},
-        )
         for warning in response.warnings:
             self._announcer.notice(warning)
         return response
@@ -268,11 +213,7 @@ class EndpointRun:
 
     def _no_broker(self, reason: str) -> None:
         if not self._was_online:
-            self._announcer.notice(f"No connection to the message broker of {self._client.url} yet: {reason}.")
-
-    def _audit_log(self, loaded: LoadedConfig, endpoint_id: str) -> contextlib.AbstractContextManager[AuditLog | None]:
-        path = loaded.config.audit_log(self._directory.path)
-        return contextlib.nullcontext() if path is None else AuditLog(path, endpoint_id)
+            self._announcer.notice(f"No connection to {self._origin.broker_name} yet: {reason}.")
 
     def _work(
         self,
@@ -280,32 +221,31 @@ class EndpointRun:
         response: RegistrationResponse,
         journal: Journal,
         entries: Any,  # what `Journal.open` found
-        audit_log: AuditLog | None,
+        audit_log: AuditSink | None,
     ) -> StopReason:
         task_queue = response.task_queue_info or response.heartbeat_queue_info
-        port, notice = registration.usable_amqp_port(task_queue.connection_url, loaded.config.amqp_port)
+        port, notice = usable_amqp_port(task_queue.connection_url, loaded.config.amqp_port)
         if notice is not None:
             self._announcer.notice(notice)
         try:
-            connects = self._connection_factory or partial(AmqpConnection, trust=self._client.trust)
-            links = Links(response, port=port, factory=connects, on_trouble=self._no_broker)
+            connects = self._connection_factory or partial(AmqpConnection, trust=self._origin.trust)
+            links = Links(self._origin.newest, port=port, factory=connects, on_trouble=self._no_broker)
         except ValueError as exc:
-            raise registration.RegistrationRefused(str(exc), ExitStatus.SOFTWARE) from exc
+            raise QueuesRefused(str(exc), ExitStatus.SOFTWARE) from exc
         runner = AgentRunner(
             self._policy(loaded, response.endpoint_id),
             AgentSettings(
                 config_text=loaded.text,
                 identity=ProcessIdentity.of_this_process(self._started_s),
-                grace_s=float(loaded.config.shutdown_grace_period),
+                grace_s=self.grace_s,
             ),
             journal=journal,
             entries=entries,
             links=links,
             engine_factory=lambda callbacks: self._start_engine(loaded, response.endpoint_id, callbacks),
-            why_refused=lambda reason: registration.why_credential_refused(
-                self._client, response.endpoint_id, reason, task_queue.connection_url
-            ),
+            why_refused=lambda reason: self._origin.why_refused(links.used, reason),
             on_connection=self._connection_changed,
+            on_progress=self._on_progress,
             audit_log=audit_log,
         )
         try:
@@ -321,6 +261,9 @@ class EndpointRun:
         text = runner.end_text or _REASON_TEXTS.get(reason, "")
         if text and reason is not StopReason.REQUESTED:
             self._announcer.failed(text)
+        if _BY_REASON[reason]:
+            step = "engine" if reason is StopReason.ENGINE else "run"
+            self.failure = Failure(step=step, text=text, status=_BY_REASON[reason])
         return reason
 
     def _policy(self, loaded: LoadedConfig, endpoint_id: str) -> AgentPolicy:
@@ -333,7 +276,7 @@ class EndpointRun:
             heartbeat_period_s=float(config.heartbeat_period),
             idle_heartbeats_soft=config.idle_heartbeats_soft,
             idle_heartbeats_hard=config.idle_heartbeats_hard,
-            is_audited=config.audit_log(self._directory.path) is not None,
+            is_audited=self._origin.is_audited(loaded),
         )
 
     def _start_engine(self, loaded: LoadedConfig, endpoint_id: str, callbacks: EngineCallbacks) -> Engine:
@@ -365,33 +308,26 @@ class EndpointRun:
 
     # The site's own commands -----------------------------------------------------------------------------------
 
-    def _shell(self, command: str | None, name: str) -> None:
+    def _shell(self, command: str | None, key: str) -> None:
         if not command or not command.strip():
             return
-        log.info("Running the site's command.", extra={"event": "endpoint.shell", "key": name})
-        done = subprocess.run(
-            ["/bin/bash", "-c", command],
-            cwd=self._directory.path,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env={**os.environ, "FARCALL_ENDPOINT_DIR": str(self._directory.path), "FARCALL_PYTHON": sys.executable},
-            check=False,
-        )
-        tail = done.stdout[-4000:]
-        log.info(
-            "The site's command has ended.",
-            extra={"event": "endpoint.shell_ended", "key": name, "status": done.returncode, "output": tail},
-        )
-        if done.returncode:
-            raise SetupFailed(done.returncode, tail)
+        self._site_command = SiteCommand(command, key, self._directory.path)
+        if self._stops > self._tolerated_stops:
+            raise _Stopped
+        try:
+            self._site_command.run()
+        except SetupFailed:
+            if self._site_command.is_ended:
+                raise _Stopped from None
+            raise
+        finally:
+            self._site_command = None
 
     def _teardown(self, loaded: LoadedConfig) -> None:
+        self._tolerated_stops = 1  # the one because of which it is torn down
         try:
             self._shell(loaded.config.endpoint_teardown, "endpoint_teardown")
-        except SetupFailed:
+        except (SetupFailed, _Stopped):
             log.warning("endpoint_teardown failed.", extra={"event": "endpoint.teardown_failed"})
 
     # Waiting while staying stoppable ---------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from farcall.endpoint.directory import EndpointDirectory
 from farcall.wire.errors import FarcallError
 from farcall.wire.names import endpoint_name_fault
 
-__all__ = ["EndpointExists", "InvalidName", "create_profile", "default_config"]
+__all__ = ["EndpointExists", "InvalidName", "check_new", "create_profile", "default_config"]
 
 
 class EndpointExists(FarcallError):
@@ -56,14 +56,19 @@ def create_profile(
         EndpointExists: there is one already.
         OSError: it cannot be written.
     """
+    check_new(directory)
+    directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.make_private()
+    directory.config_path.write_text(default_config(display_name, protection), encoding="utf-8")
+
+
+def check_new(directory: EndpointDirectory) -> None:
+    """Whether an endpoint can be made there. Raises InvalidName, EndpointExists."""
     fault = endpoint_name_fault(directory.name)
     if fault is not None:
         raise InvalidName(fault)
     if directory.is_configured:
         raise EndpointExists(directory.name, str(directory.path))
-    directory.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.make_private()
-    directory.config_path.write_text(default_config(display_name, protection), encoding="utf-8")
 
 
 def default_config(display_name: str | None = None, protection: Mapping[str, Any] | None = None) -> str:

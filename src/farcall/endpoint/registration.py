@@ -12,13 +12,13 @@ import random
 import socket
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from farcall import __version__
 from farcall.client.rest import ApiClient
-from farcall.endpoint.config import LoadedConfig
 from farcall.endpoint.directory import EndpointDirectory, Registration
+from farcall.endpoint.origin import QueuesRefused
 from farcall.wire.errors import (
     ApiError,
     EndpointNotFound,
@@ -31,18 +31,21 @@ from farcall.wire.rest import EndpointRegistration, RegistrationResponse
 from farcall.wire.topology import BrokerUser
 from farcall.wire.versions import MIN_ENDPOINT_VERSION, is_at_least
 
+if TYPE_CHECKING:
+    from farcall.endpoint.config import LoadedConfig
+
+
 __all__ = [
     "RegistrationRefused",
     "exit_status",
+    "process_metadata",
     "register",
     "registration_from_config",
-    "usable_amqp_port",
     "why_credential_refused",
 ]
 
 FIRST_WAIT_S: Final = 1.0
 LONGEST_WAIT_S: Final = 15.0
-PROBE_S: Final = 4.0
 
 EX_DATAERR: Final = 65
 EX_UNAVAILABLE: Final = 69
@@ -51,18 +54,10 @@ EX_TEMPFAIL: Final = 75
 EX_NOPERM: Final = 77
 
 
-class RegistrationRefused(FarcallError):
-    """The service does not take this endpoint. `status`: the exit status that supervisors rely on."""
+class RegistrationRefused(QueuesRefused):
+    """The service does not take this endpoint."""
 
     code = "REGISTRATION_REFUSED"
-
-    def __init__(self, text: str, status: int) -> None:
-        super().__init__(text, status)
-        self.text = text
-        self.status = status
-
-    def __str__(self) -> str:
-        return self.text
 
 
 def registration_from_config(name: str, loaded: LoadedConfig) -> EndpointRegistration:
@@ -79,24 +74,31 @@ def registration_from_config(name: str, loaded: LoadedConfig) -> EndpointRegistr
         authentication_policy=config.authentication_policy,
         subscription_uuid=config.subscription_id,
         metadata={
-            "endpoint_version": __version__,
-            "python_version": platform.python_version(),
-            "hostname": socket.getfqdn(),
-            "local_user": _local_user(),
+            **process_metadata(),
             "endpoint_config": loaded.text,
             "user_config_template": "",
             "user_config_schema": None,
-            "pid": os.getpid(),
             "engine_encrypted": config.is_encrypted,
         },
         direct=True,
     )
 
 
+def process_metadata() -> dict[str, Any]:
+    """What the metadata of a registration says of this process. Source: wire protocol, registration request."""
+    return {
+        "endpoint_version": __version__,
+        "python_version": platform.python_version(),
+        "hostname": socket.getfqdn(),
+        "local_user": _local_user(),
+        "pid": os.getpid(),
+    }
+
+
 def register(
     client: ApiClient,
     directory: EndpointDirectory,
-    loaded: LoadedConfig,
+    request: EndpointRegistration,
     *,
     endpoint_id: str | None = None,
     cancelled: threading.Event,
@@ -105,6 +107,7 @@ def register(
     """Register, and remember the id; as long as nobody answers, wait and try again.
 
     Args:
+        request: what is sent.
         endpoint_id: in place of the one that `endpoint.json` remembers.
         cancelled: when set, waiting ends.
         on_waiting: told once why nothing happens yet.
@@ -119,7 +122,7 @@ def register(
     wait_s, has_told = FIRST_WAIT_S, False
     while not cancelled.is_set():
         try:
-            return _register_once(client, directory, loaded, endpoint_id)
+            return _register_once(client, directory, request, endpoint_id)
         except (ServiceUnreachable, ApiError) as exc:
             if not exc.retryable:
                 raise RegistrationRefused(_blocked_text(exc, directory), exit_status(exc)) from exc
@@ -132,10 +135,9 @@ def register(
 
 
 def _register_once(
-    client: ApiClient, directory: EndpointDirectory, loaded: LoadedConfig, endpoint_id: str | None
+    client: ApiClient, directory: EndpointDirectory, request: EndpointRegistration, endpoint_id: str | None
 ) -> RegistrationResponse:
     _check_version(client)
-    request = registration_from_config(directory.name, loaded)
     remembered = directory.registration()
     wanted = endpoint_id or (remembered.id_with(client.url) if remembered is not None else None)
     try:
@@ -228,29 +230,6 @@ def why_credential_refused(client: ApiClient, endpoint_id: str, reason: str, bro
         f"Endpoint {endpoint_id} was stopped remotely, or a newer instance of it has registered{where}. This one "
         "stops; its unfinished tasks stay in its journal. `farcall-endpoint start` takes over again."
     )
-
-
-def usable_amqp_port(url: str, configured: int | None) -> tuple[int | None, str | None]:
-    """Which port to use in place of the URL's own, and a notice if that is not the configured one.
-
-    Files written for other services name their ports (443): where nobody listens there, the service's own is used.
-    """
-    parts = urlsplit(url)
-    usual = 5671 if parts.scheme == "amqps" else 5672
-    if configured is None or configured == (parts.port or usual) or parts.hostname is None:
-        return None, None
-    if _is_listening(parts.hostname, configured) or not _is_listening(parts.hostname, parts.port or usual):
-        return configured, None
-    own = parts.port or usual
-    return None, f"`amqp_port: {configured}` has no effect: {parts.hostname} does not listen there; {own} is used."
-
-
-def _is_listening(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=PROBE_S).close()
-    except OSError:
-        return False
-    return True
 
 
 def _local_user() -> str:

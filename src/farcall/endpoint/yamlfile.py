@@ -53,8 +53,11 @@ class LocatedYaml:
         return None
 
 
-def parse_yaml(text: str) -> LocatedYaml:
+def parse_yaml(text: str, *, is_rendered: bool = False) -> LocatedYaml:
     """Read one YAML document. An empty one has the value None.
+
+    Args:
+        is_rendered: it was made of a template: what looks like a placeholder is a user's text.
 
     Raises:
         YamlFault: a syntax error, a key given twice, or a placeholder of a template that nobody filled in.
@@ -67,7 +70,7 @@ def parse_yaml(text: str) -> LocatedYaml:
         raise YamlFault([Problem(line=None, key="", text=f"this is not YAML: {exc}")]) from exc
     if node is None:
         return LocatedYaml(value=None, lines={})
-    walk = _Walk()
+    walk = _Walk(is_rendered=is_rendered)
     walk.visit(node, ())
     if walk.problems:
         raise YamlFault(walk.problems)
@@ -75,7 +78,8 @@ def parse_yaml(text: str) -> LocatedYaml:
 
 
 class _Walk:
-    def __init__(self) -> None:
+    def __init__(self, *, is_rendered: bool) -> None:
+        self._is_rendered = is_rendered
         self.lines: dict[Path, int] = {}
         self.problems: list[Problem] = []
         self._seen: set[int] = set()
@@ -91,7 +95,7 @@ class _Walk:
                 inner = (*path, index)
                 self.lines[inner] = item.start_mark.line + 1
                 self.visit(item, inner)
-        elif isinstance(node, yaml.ScalarNode):
+        elif isinstance(node, yaml.ScalarNode) and not self._is_rendered:
             found = _PLACEHOLDER.search(node.value)
             if found is not None:
                 self._placeholder(node, path, found[0])

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from farcall.client.rest import uuid_text
-from farcall.sdk.calls import pack_arguments
+from farcall.sdk.calls import json_object, pack_arguments
 from farcall.sdk.runtime import user_runtime
 from farcall.serialize import ComputeSerializer, StrategyLike, import_path_of
 from farcall.wire.rest import SubmitRequest, to_document
@@ -29,7 +29,8 @@ class Batch:
         result_serializers: formats that results may have, tried in order by the worker.
 
     Raises:
-        ValueError: an id is no UUID, or a result serializer is none.
+        ValueError: an id is no UUID, a result serializer is none, or JSON cannot carry what should be an object of it.
+        TypeError: that is no mapping.
     """
 
     def __init__(
@@ -43,8 +44,8 @@ class Batch:
         result_serializers: Iterable[StrategyLike] | None = None,
     ) -> None:
         self.task_group_id = None if task_group_id is None else uuid_text(task_group_id, "task_group_id")
-        self.resource_specification = resource_specification
-        self.user_endpoint_config = user_endpoint_config
+        self.resource_specification = json_object(resource_specification, "resource_specification")
+        self.user_endpoint_config = json_object(user_endpoint_config, "user_endpoint_config")
         self.request_queue = request_queue
         self.user_runtime = user_runtime
         self.result_serializers = [import_path_of(entry) for entry in result_serializers or ()]

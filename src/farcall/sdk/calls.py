@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import platform
 import textwrap
 import weakref
@@ -17,7 +18,14 @@ from farcall.wire.framing import pack_buffers
 from farcall.wire.limits import PAYLOAD_LIMIT_BYTES
 from farcall.wire.rest import FunctionRegistration
 
-__all__ = ["FunctionCache", "FunctionRef", "function_registration", "pack_arguments", "source_registration"]
+__all__ = [
+    "FunctionCache",
+    "FunctionRef",
+    "function_registration",
+    "json_object",
+    "pack_arguments",
+    "source_registration",
+]
 
 _MIB = 1024 * 1024
 _AS_TEXT = ("st", "sd", "10", "12")
@@ -262,3 +270,22 @@ def _labelled(args: Sequence[Any], kwargs: Mapping[str, Any], function: object) 
             names = []
     labels = [f"argument {names[n]!r}" if n < len(names) else f"argument {n + 1}" for n in range(len(args))]
     return [*zip(labels, args, strict=True), *((f"argument {name!r}", value) for name, value in kwargs.items())]
+
+
+def json_object(value: Mapping[str, Any] | None, what: str) -> dict[str, Any] | None:
+    """A copy of what the user gave, unless it is a dict already: that one may be changed in place later.
+
+    Raises:
+        TypeError: it is no mapping.
+        ValueError: JSON cannot carry it.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{what} must be a dict, got {type(value).__name__}")
+    made = value if isinstance(value, dict) else dict(value)
+    try:
+        json.dumps(made, allow_nan=False)
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"{what} must be made of JSON values (text, numbers, lists, dicts): {exc}") from exc
+    return made

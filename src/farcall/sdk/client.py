@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,6 +23,7 @@ from farcall.wire.versions import is_at_least
 __all__ = ["Client"]
 
 _ASK_AT_ONCE = 100
+_TASKS_AT_ONCE = 500
 
 
 class Client:
@@ -277,6 +279,54 @@ class Client:
             raise TaskNotFound(f"The service does not know {len(missing)} of these tasks: {', '.join(missing[:3])} …")
         return found
 
+    def get_tasks(
+        self,
+        *,
+        state: str | Iterable[str] | None = None,
+        endpoint_id: str | UUID | None = None,
+        function_id: str | UUID | None = None,
+        task_group_id: str | UUID | None = None,
+        since: float | datetime | None = None,
+        until: float | datetime | None = None,
+        limit: int | None = 100,
+    ) -> list[dict[str, Any]]:
+        """Your tasks, newest first, without their results. Ours.
+
+        Args:
+            state: one or some of `received`, `waiting-for-nodes`, `running`, `success`, `failed`, `cancelled`.
+            endpoint_id: that was submitted to, or a user endpoint.
+            since, until: of the submission: Unix seconds, or times with a zone; `until` itself is not included.
+            limit: at most so many; None: all, which takes a request for each 500.
+
+        Returns:
+            Of each `task_id`, `state`, `endpoint_id`, `endpoint_name`, `user_endpoint_id`, `function_id`,
+            `function_name`, `task_group_id`, `submitted_at`, `ended_at` (Unix seconds) and `error_code`.
+        """
+        filters: dict[str, Any] = {
+            "state": state if state is None or isinstance(state, str) else ",".join(state),
+            "endpoint_id": endpoint_id,
+            "function_id": function_id,
+            "task_group_id": task_group_id,
+            "since": _unix_seconds(since),
+            "until": _unix_seconds(until),
+        }
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while limit is None or len(found) < limit:
+            size = _TASKS_AT_ONCE if limit is None else min(limit - len(found), _TASKS_AT_ONCE)
+            page = self.api.tasks(**filters, limit=size, cursor=cursor)
+            found += page["tasks"]
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                break
+        return found
+
+    def get_task_details(self, task_id: str | UUID) -> dict[str, Any]:
+        """A task's way so far, without its result: what `get_tasks` returns of it, `timeline`, `waiting_because`,
+        `error` with the traceback, size and kind of the result, `attempts`, `can_cancel`. Ours.
+        """
+        return self.api.task_details(task_id)
+
     def cancel_task(self, task_id: str | UUID) -> str:
         """Cancel a task that has not ended; returns the `status` that it has now. Ours.
 
@@ -409,6 +459,14 @@ def _registration_options(public: bool, group: str | UUID | None, ha_endpoint_id
         "group": None if group is None else uuid_text(group, "group"),
         "ha_endpoint_id": None if ha_endpoint_id is None else uuid_text(ha_endpoint_id, "ha_endpoint_id"),
     }
+
+
+def _unix_seconds(at: float | datetime | None) -> float | None:
+    if isinstance(at, datetime):
+        if at.tzinfo is None:
+            raise ValueError(f"a time with a zone is needed, and {at.isoformat()} has none; use .astimezone()")
+        return at.timestamp()
+    return at
 
 
 def _endpoint_id(endpoint_id: str | UUID | None) -> str:

@@ -21,7 +21,7 @@ from farcall.amqp import ConnectionFactory
 from farcall.client.rest import ApiClient, uuid_text
 from farcall.client.retry import RetryPolicy
 from farcall.sdk.batching import Call, Route
-from farcall.sdk.calls import FunctionCache, FunctionRef, function_registration, pack_arguments
+from farcall.sdk.calls import FunctionCache, FunctionRef, function_registration, json_object, pack_arguments
 from farcall.sdk.client import Client
 from farcall.sdk.future import ComputeFuture, OpenCount
 from farcall.sdk.groups import default_group, replace_default_group
@@ -154,7 +154,7 @@ class Executor(_Executor):
 
     @resource_specification.setter
     def resource_specification(self, value: Mapping[str, Any] | None) -> None:
-        self._resource_specification = _json_object(value, "resource_specification")
+        self._resource_specification = json_object(value, "resource_specification")
 
     @property
     def user_endpoint_config(self) -> dict[str, Any] | None:
@@ -162,7 +162,7 @@ class Executor(_Executor):
 
     @user_endpoint_config.setter
     def user_endpoint_config(self, value: Mapping[str, Any] | None) -> None:
-        self._user_endpoint_config = _json_object(value, "user_endpoint_config")
+        self._user_endpoint_config = json_object(value, "user_endpoint_config")
 
     @property
     def label(self) -> str:
@@ -498,20 +498,6 @@ def _integer(value: Any, what: str, least: int, most: int) -> int:
     if not least <= value <= most:
         raise ValueError(f"{what} must be from {least} to {most}, got {value}")
     return value
-
-
-def _json_object(value: Mapping[str, Any] | None, what: str) -> dict[str, Any] | None:
-    """A copy of what the user gave, unless it is a dict already: that one may be changed in place later."""
-    if value is None:
-        return None
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{what} must be a dict, got {type(value).__name__}")
-    made = value if isinstance(value, dict) else dict(value)
-    try:
-        json.dumps(made)
-    except (TypeError, ValueError) as exc:
-        raise ValueError(f"{what} must be made of JSON values (text, numbers, lists, dicts): {exc}") from exc
-    return made
 
 
 def _json_text(value: Mapping[str, Any] | None) -> str:

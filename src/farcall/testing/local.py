@@ -24,6 +24,7 @@ from farcall.client.rest import ApiClient
 from farcall.client.tokens import TokenStore
 from farcall.endpoint.directory import EndpointDirectory
 from farcall.endpoint.process import EndpointRun, Quiet
+from farcall.endpoint.registered import Registered
 from farcall.sdk import Client, Executor
 from farcall.sdk.stream import close_streams
 from farcall.service.accounts.local import local_login
@@ -155,7 +156,8 @@ class _EndpointThread(Quiet):
         path.mkdir(parents=True)
         (path / "config.yaml").write_text(_CONFIG.format(workers=workers))
         self._client = ApiClient(url, token, store=TokenStore(directory / "user" / "tokens.json"))
-        self._run = EndpointRun(EndpointDirectory(path), self._client, announcer=self)
+        place = EndpointDirectory(path)
+        self._run = EndpointRun(place, Registered(place, self._client), announcer=self)
         self._thread = threading.Thread(target=self._work, name="farcall-test-endpoint", daemon=True)
 
     def start(self) -> None:

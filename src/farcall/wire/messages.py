@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, TypeVar
 from farcall.wire.errors import MessageError
 
 __all__ = [
+    "ERROR_IS_FINAL",
     "HAS_JOURNAL",
     "EndpointStatusReport",
     "ErrorDetails",
@@ -58,6 +59,13 @@ class ErrorDetails:
     code: str
     user_message: str
 
+
+ERROR_IS_FINAL: Final = "error_is_final"
+"""Ours: member of an error notice's `global_state` beside `error`. True: what waits for the user endpoint has no hope,
+and fails with the text, also while an agent of it still seems to be attached (an administrator has stopped it, its
+configuration cannot be used). False: its process died without a word; it is to be started again as long as tasks wait,
+and only if it dies again and again do they fail. Absent (the other ecosystem's managers): final unless it is attached.
+"""
 
 HAS_JOURNAL: Final = "has_journal"
 """Ours: member of a status report's `global_state`; true if the agent remembers tasks, and may be sent them again."""

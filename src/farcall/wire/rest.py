@@ -7,7 +7,7 @@ are always optional. Source: wire protocol, REST.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ResultConnection",
     "SubmitRequest",
     "SubmitResponse",
+    "queue_info_from_document",
     "to_document",
 ]
 
@@ -129,3 +130,19 @@ class SubmitResponse:
 def to_document(value: Any) -> dict[str, Any]:  # any of the dataclasses above
     """A dataclass as JSON members, without those that are None (the protocol tells absent from null)."""
     return {key: member for key, member in asdict(value).items() if member is not None}
+
+
+def queue_info_from_document(document: Any) -> QueueInfo | None:
+    """A member like `task_queue_info`; None if there is none. Unknown members are ignored. Raises TypeError."""
+    if document is None:
+        return None
+    info: QueueInfo = _known(QueueInfo, document)
+    publish = document.get("queue_publish_kwargs")
+    return info if publish is None else replace(info, queue_publish_kwargs=_known(PublishKwargs, publish))
+
+
+def _known(made: type[Any], document: Any) -> Any:  # one of the dataclasses above
+    if not isinstance(document, dict):
+        raise TypeError(f"an object is expected for {made.__name__}")
+    names = {each.name for each in fields(made)}
+    return made(**{name: value for name, value in document.items() if name in names})

@@ -118,6 +118,42 @@ def test_a_failure_of_a_second_process_does_not_fail_the_tasks_of_the_first(star
     assert starts.reported_error(M, U, "cannot bind", now=1) == []
 
 
+def test_what_an_administrator_has_stopped_fails_what_waits_although_it_still_seems_attached(starts: Starts) -> None:
+    starts.submitted(M, U, now=0)
+    starts.attached(M, U)
+    assert starts.reported_error(M, U, "stopped by ops", is_final=True, now=1) == [FailTasks(U, "stopped by ops")]
+    assert starts.detached(M, U) == [Look(M, U)]
+    assert starts.found(M, [], now=2) == []
+
+
+@pytest.mark.parametrize("is_told_first", [True, False])
+def test_a_process_that_died_without_a_word_is_one_death_and_started_again(starts: Starts, is_told_first: bool) -> None:
+    starts.submitted(M, U, now=0)
+    for now in range(1, DEATH_LIMIT):
+        starts.attached(M, U)
+        if is_told_first:
+            assert starts.reported_error(M, U, "signal 9", is_final=False, now=now) == []
+        assert starts.detached(M, U) == [Look(M, U)]
+        assert starts.found(M, [U], now=now) == [SendStart(M, U)]
+        if not is_told_first:
+            assert starts.reported_error(M, U, "signal 9", is_final=False, now=now) == []
+    starts.attached(M, U)
+    starts.detached(M, U)
+    (given_up,) = starts.found(M, [U], now=99)
+    assert isinstance(given_up, FailTasks)
+    assert "signal 9" in given_up.text
+
+
+def test_one_that_dies_before_it_attaches_is_started_again_at_once_and_not_for_ever(starts: Starts) -> None:
+    starts.submitted(M, U, now=0)
+    for _ in range(DEATH_LIMIT - 1):
+        assert starts.reported_error(M, U, "signal 11", is_final=False, now=1) == [Look(M, U)]
+        assert starts.found(M, [U], now=1) == [SendStart(M, U)]
+    assert starts.reported_error(M, U, "signal 11", is_final=False, now=1) == [Look(M, U)]
+    (given_up,) = starts.found(M, [U], now=1)
+    assert isinstance(given_up, FailTasks)
+
+
 def test_a_deleted_manager_takes_its_user_endpoints_along(starts: Starts) -> None:
     starts.submitted(M, U, now=0)
     starts.forget(M)

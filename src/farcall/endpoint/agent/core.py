@@ -110,6 +110,16 @@ class AgentCore:
     def is_stopping(self) -> bool:
         return self._stop is not None
 
+    @property
+    def total(self) -> int:
+        """Tasks that came to this process, and those that an earlier one had not finished."""
+        return self._total
+
+    @property
+    def idle_until_s(self) -> float | None:
+        """When it ends if nothing comes, in monotonic seconds; None: it does not, or is not idle."""
+        return self._pacer.idle_until_s(self.load) if self._stop is None else None
+
     def turn(self, events: Iterable[Event], *, now_s: float, unix_s: float, capacity: int) -> Actions:
         """Take what happened and say what to do.
 
@@ -154,6 +164,7 @@ class AgentCore:
             record = TaskRecord.from_entry(entry)
             self._tasks[record.task_id] = record
             self._next_seq = max(self._next_seq, record.seq + 1)
+            self._total += record.phase in (Phase.QUEUED, Phase.STARTED)
             if record.phase is Phase.CONFIRMED:
                 self._remember(record)
             elif record.phase is Phase.FINISHED:

@@ -40,8 +40,11 @@ _TROUBLE_ATTEMPTS: Final = 3
 class Links:
     """Connected after `start`, until `close`. All methods from one thread; callbacks come from others.
 
+    Attributes:
+        used: where the queues are, with the login of the present connection.
+
     Args:
-        registration: where the queues are.
+        newest: where the queues are, with the login that counts now; asked at every connection anew.
         port: in place of the addresses' own.
         factory: makes connections; a double in tests.
         on_trouble: told once why the broker cannot be reached, until it was.
@@ -49,17 +52,14 @@ class Links:
 
     def __init__(
         self,
-        registration: RegistrationResponse,
+        newest: Callable[[], RegistrationResponse],
         *,
         port: int | None = None,
         factory: ConnectionFactory = AmqpConnection,
         on_trouble: Callable[[str], None] | None = None,
     ) -> None:
-        self._tasks = _need(registration.task_queue_info, "task_queue_info")
-        self._results = _need(registration.result_queue_info, "result_queue_info")
-        self._heartbeats = registration.heartbeat_queue_info
-        self._result_kwargs = _kwargs(self._results)
-        self._heartbeat_kwargs = _kwargs(self._heartbeats)
+        self._newest = newest
+        self._use(newest())
         self._port = port
         self._factory = factory
         self._connections: dict[str, Connection] = {}
@@ -71,6 +71,14 @@ class Links:
         self._on_online: Callable[[], None] = _nothing
         self._on_offline: Callable[[], None] = _nothing
         self._on_refused: Callable[[str], None] = _ignore
+
+    def _use(self, registration: RegistrationResponse) -> None:
+        self.used = registration
+        self._tasks = _need(registration.task_queue_info, "task_queue_info")
+        self._results = _need(registration.result_queue_info, "result_queue_info")
+        self._heartbeats = registration.heartbeat_queue_info
+        self._result_kwargs = _kwargs(self._results)
+        self._heartbeat_kwargs = _kwargs(self._heartbeats)
 
     def start(
         self,
@@ -93,11 +101,12 @@ class Links:
         self._connect()
 
     def reconnect(self) -> None:
-        """Connect again after `on_refused`: the credential counts all the same. What was published and not confirmed
-        has been answered with False."""
+        """Connect again after `on_refused`: the credential counts all the same, or there is a newer one. What was
+        published and not confirmed has been answered with False."""
         self.close(timeout_s=0.0)
         self._connections.clear()
         self._is_refused = False
+        self._use(self._newest())
         self._connect()
 
     def _connect(self) -> None:

@@ -40,6 +40,7 @@ class ReportPacer:
         self._told: tuple[int, int] | None = None
         self._transitions: dict[str, tuple[TaskTransition, ...]] = {}
         self._has_moved = False
+        self._has_worked = False
         self._quiet_periods = 0
 
     @property
@@ -56,7 +57,7 @@ class ReportPacer:
 
     def moved(self) -> None:
         """Something happened to some task: the endpoint is not idle."""
-        self._has_moved = True
+        self._has_moved = self._has_worked = True
 
     def note(self, task_id: str, state: TaskState, *, unix_s: float) -> None:
         """A task that has not ended entered a state."""
@@ -102,10 +103,25 @@ class ReportPacer:
         self._has_moved = False
         return self._enough(load)
 
+    def idle_until_s(self, load: Load) -> float | None:
+        """When the endpoint ends if nothing happens any more; None: never, or not before something has."""
+        began_s = self._period_began_s
+        limits = [limit for limit, _ in self._limits(load)]
+        if began_s is None or not limits:
+            return None
+        quiet = -1 if self._has_moved else self._quiet_periods
+        return began_s + (min(limits) - quiet) * self._policy.heartbeat_period_s
+
     def _enough(self, load: Load) -> StopReason | None:
+        return next((why for limit, why in self._limits(load) if self._quiet_periods >= limit), None)
+
+    def _limits(self, load: Load) -> list[tuple[int, StopReason]]:
+        """After how many quiet periods it ends, and why. One that has not had a task yet waits for it longer: tasks may
+        take a while to come, and for them it was started. Source: wire protocol, user endpoints."""
         soft, hard = self._policy.idle_heartbeats_soft, self._policy.idle_heartbeats_hard
-        if soft and load.is_idle and self._quiet_periods >= soft:
-            return StopReason.IDLE
-        if hard and self._quiet_periods >= hard:
-            return StopReason.IDLE if load.is_idle else StopReason.STUCK
-        return None
+        limits = []
+        if soft and load.is_idle and self._has_worked:
+            limits.append((soft, StopReason.IDLE))
+        if hard:
+            limits.append((hard, StopReason.IDLE if load.is_idle else StopReason.STUCK))
+        return limits

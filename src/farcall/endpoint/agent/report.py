@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from farcall import __version__
 from farcall.endpoint.agent.events import ReportDue
 from farcall.wire.messages import HAS_JOURNAL, EndpointStatusReport, pack_message
 
@@ -77,6 +79,9 @@ def status_report(
         "total_tasks": due.total,
         **identity.members(),
         "config_raw": config_text,
+        # Ours, both: a user endpoint says them nowhere else, and has no nodes at first.
+        "endpoint_version": __version__,
+        "python_version": platform.python_version(),
         "heartbeat_period": period,
         "active": due.is_active,
         HAS_JOURNAL: True,

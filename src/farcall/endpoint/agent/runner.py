@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from farcall.amqp import Delivery
 from farcall.endpoint.agent.core import AgentCore
@@ -44,12 +44,13 @@ from farcall.endpoint.agent.events import (
 from farcall.endpoint.agent.intake import Unreadable, read_delivery, read_task
 from farcall.endpoint.agent.links import Links
 from farcall.endpoint.agent.report import ProcessIdentity, status_report
-from farcall.endpoint.auditlog import AuditLog, AuditLogUnwritable
+from farcall.endpoint.auditlog import AuditLogUnwritable
 from farcall.endpoint.engines.base import Engine, EngineFailure, EngineTask
 from farcall.endpoint.journal import Journal, JournalBatch, JournalDamaged, JournalEntry, JournalUnavailable
+from farcall.endpoint.origin import AuditSink
 from farcall.wire.errors import MessageError
 
-__all__ = ["AgentRunner", "AgentSettings"]
+__all__ = ["AgentRunner", "AgentSettings", "Progress"]
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,17 @@ class AgentSettings:
     config_text: str
     identity: ProcessIdentity
     grace_s: float = 10.0
+
+
+class Progress(NamedTuple):
+    """How far an agent is. `idle_until_s`: monotonic seconds when it ends if nothing comes; None: it does not."""
+
+    is_connected: bool
+    is_stopping: bool
+    queued: int
+    running: int
+    executed: int
+    idle_until_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +114,7 @@ class AgentRunner:
         why_refused: asked (in a thread) when the broker refuses the credential; returns a sentence for people, or
             None if the credential counts, and it should be tried again.
         on_connection: told whether the task queue is ours, on the runner's thread.
+        on_progress: told of numbers whenever they change, on the runner's thread; returns at once.
         audit_log: open; wanted if the policy says that the endpoint is audited.
     """
 
@@ -116,7 +129,8 @@ class AgentRunner:
         engine_factory: Callable[[Any], Engine],  # Any: EngineCallbacks
         why_refused: Callable[[str], str | None],
         on_connection: Callable[[bool], None] = lambda is_connected: None,
-        audit_log: AuditLog | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        audit_log: AuditSink | None = None,
     ) -> None:
         self._policy = policy
         self._settings = settings
@@ -127,6 +141,8 @@ class AgentRunner:
         self._why_refused = why_refused
         self._refusals = 0
         self._on_connection = on_connection
+        self._on_progress = on_progress
+        self._progress: Progress | None = None
         self._audit_log = audit_log
         self._core = AgentCore(policy)
         self._inbox: SimpleQueue[_Item] = SimpleQueue()
@@ -255,7 +271,23 @@ class AgentRunner:
         if actions.audit and self._audit_log is not None:
             self._audit_log.write(actions.audit)
         self._do(actions)
+        if self._on_progress is not None:
+            self._tell_progress(self._on_progress)
         return actions.end
+
+    def _tell_progress(self, on_progress: Callable[[Progress], None]) -> None:
+        core, load = self._core, self._core.load
+        progress = Progress(
+            is_connected=self._is_connected,
+            is_stopping=core.is_stopping,
+            queued=load.queued,
+            running=load.started,
+            executed=max(0, core.total - load.queued - load.started),
+            idle_until_s=core.idle_until_s,
+        )
+        if progress != self._progress:
+            self._progress = progress
+            on_progress(progress)
 
     def _do(self, actions: Actions) -> None:
         if actions.acks:

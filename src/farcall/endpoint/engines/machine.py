@@ -22,8 +22,11 @@ def usable_cores() -> int:
 
 
 def machine_status() -> Mapping[str, Any]:
-    """Members of `global_state` that thread and process pools report. Source: wire protocol, `global_state`."""
+    """Members of `global_state` that thread and process pools report. Source: wire protocol, `global_state`; one node
+    is ours, so that what people are shown of pools and of clusters has the same columns."""
     return {
+        "managers": 1,
+        "active_managers": 1,
         "total_cores": os.cpu_count() or 1,
         "total_mem": round(psutil.virtual_memory().available / _GIB, 1),
         "total_core_hrs": 0,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import textwrap
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -40,7 +40,13 @@ class Section(BaseModel):
         unknown = [key for key in value if key not in known]
         if unknown:
             raise refusal(*(((key,), _unknown_key_text(str(key), known)) for key in unknown))
-        return value
+        # A key with nothing behind it (`worker_init:`), as templates leave it, means its default.
+        return {key: each for key, each in value.items() if each is not None or cls._takes_nothing(key)}
+
+    @classmethod
+    def _takes_nothing(cls, key: str) -> bool:
+        field = cls.model_fields[key]
+        return field.is_required() or field.annotation is Any or type(None) in get_args(field.annotation)
 
 
 def _unknown_key_text(key: str, known: list[str]) -> str:

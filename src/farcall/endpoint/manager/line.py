@@ -20,7 +20,7 @@ import json
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Final
 
 from farcall.wire.errors import FarcallError
@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 FRAME_LIMIT_BYTES: Final = 8 * 1024 * 1024
+_NUMBER_LIMIT: Final = 2.0**53
 _HEAD: Final = struct.Struct(">I")
 
 
@@ -158,15 +159,17 @@ class Failed:
     """It cannot start, or ends with an error.
 
     Attributes:
-        step: where: `order`, `account`, `pam`, `privileges`, `environment`, `home`, `template`, `schema`, `config`,
-            `exec`, `setup`, `engine`, `run`.
+        step: where: `order`, `account`, `pam`, `privileges`, `environment`, `home`, `schema`, `template`, `exec` of the
+            launcher; `config`, `setup`, `engine`, `run` of the agent.
         text: for the person who submitted; in words that they can act on, without what is only the site's business.
-        status: the exit status that follows (sysexits).
+        status: the exit status that follows (sysexits; of a launcher, see there).
+        detail: for the manager's log only: what was really refused, paths, a traceback.
     """
 
     step: str
     text: str
     status: int
+    detail: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,20 +231,47 @@ def pack(message: Message) -> bytes:
 
 
 def unpack(body: bytes) -> Message:
-    """The message in a frame's body. Raises LineFault."""
+    """The message in a frame's body, each member of its declared type. Raises LineFault.
+
+    The other side of a manager's line is a user's process: it may say anything, and harm nobody with it.
+    """
     try:
         document = json.loads(body)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise LineFault(f"no JSON ({exc})") from exc
-    made = _KINDS.get(document.pop("kind", "")) if isinstance(document, dict) else None
+    kind = document.pop("kind", None) if isinstance(document, dict) else None
+    made = _KINDS.get(kind) if isinstance(kind, str) else None
     if made is None:
         raise LineFault("a message of no known kind")
-    names = {each.name for each in fields(made)}
     try:
-        message: Message = made(**{name: value for name, value in document.items() if name in names})
+        message: Message = made(
+            **{each.name: _member(each, document[each.name]) for each in fields(made) if each.name in document}
+        )
     except TypeError as exc:
         raise LineFault(f"a message without all its members ({exc})") from exc
     return message
+
+
+def _member(declared: Field[Any], value: Any) -> Any:
+    """The value as its annotation has it. Raises LineFault."""
+    kinds = str(declared.type).split(" | ")
+    if value is None and "None" in kinds:
+        return None
+    kind = kinds[0]
+    if kind == "str" and isinstance(value, str):
+        return value.encode(errors="replace").decode()  # half characters, which no log can write
+    if kind == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _NUMBER_LIMIT
+    if (
+        kind == "Any"
+        or (kind == "bool" and isinstance(value, bool))
+        or (kind == "int" and is_number and isinstance(value, int))
+        or (kind == "float" and is_number)
+        or (kind.startswith("Mapping[") and isinstance(value, dict))
+    ):
+        return value
+    raise LineFault(f"a message whose {declared.name!r} is no {declared.type}")
 
 
 class Frames:

@@ -171,7 +171,7 @@ def console_document(
     state = report or {}
     total, outstanding, pending = (_number(state, key) for key in ("total_tasks", "outstanding_tasks", "pending_tasks"))
     nodes = state.get("node_info")
-    node = _some_node(nodes)
+    node = _some_node(nodes) or state
     sdk = text_of(stored.user_runtime or {}, "globus_compute_sdk_version")
     running = None if outstanding is None else max(0, int(outstanding - (pending or 0)))
     executed = None if total is None or outstanding is None else max(0, int(total - outstanding))

@@ -96,15 +96,21 @@ class UserEndpointStarts:
     def endpoint_detached(self, endpoint_id: str) -> None:
         self._take_of(endpoint_id, lambda manager_id: self._starts.detached(manager_id, endpoint_id))
 
-    def reported_error(self, endpoint_id: str, text: str) -> None:
-        """An error notice has come. Those in the name of anything but a user endpoint say nothing of it."""
+    def reported_error(self, endpoint_id: str, text: str, is_final: bool | None = None) -> None:
+        """An error notice has come. Those in the name of anything but a user endpoint say nothing of it.
+
+        Args:
+            is_final: whether another start is without hope; None: it does not say.
+        """
         text = text[:_TEXT_LIMIT_CHARS]
         if not self._is_mine(endpoint_id):  # notices come to any of several relays
-            self._enqueue(lambda: self._elsewhere(endpoint_id, text))
+            self._enqueue(lambda: self._elsewhere(endpoint_id, text, is_final))
             return
         self._take_of(
             endpoint_id,
-            lambda manager_id: self._starts.reported_error(manager_id, endpoint_id, text, now=time.monotonic()),
+            lambda manager_id: self._starts.reported_error(
+                manager_id, endpoint_id, text, is_final=is_final, now=time.monotonic()
+            ),
         )
 
     @property
@@ -176,10 +182,16 @@ class UserEndpointStarts:
         finally:
             self._worker = None
 
-    async def _elsewhere(self, endpoint_id: str, text: str) -> Iterable[Command]:
-        """An error notice of an endpoint that another process sees to: what can be said without knowing more."""
-        is_waiting = await self._db.read(store.is_user_endpoint_away, endpoint_id)
-        return [FailTasks(endpoint_id, text)] if is_waiting and not is_transient(text) else []
+    async def _elsewhere(self, endpoint_id: str, text: str, is_final: bool | None) -> Iterable[Command]:
+        """An error notice of an endpoint that another process sees to: what can be said without knowing more. That
+        one lost its process is left to the other, which asks again when its patience is over."""
+        if is_transient(text) or is_final is False:
+            return []
+        if is_final:
+            is_hopeless = await self._db.read(store.manager_of, endpoint_id) is not None
+        else:
+            is_hopeless = await self._db.read(store.is_user_endpoint_away, endpoint_id)
+        return [FailTasks(endpoint_id, text)] if is_hopeless else []
 
     async def _do(self, command: Command) -> None:
         if isinstance(command, SendStart):

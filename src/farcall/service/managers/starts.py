@@ -78,6 +78,9 @@ class _User:
     patience_s: float = FIRST_PATIENCE_S
     due_at: float | None = None
     deaths: int = 0
+    last_words: str = ""  # what its manager said of the latest death
+    is_death_told: bool = False  # by its manager, while it was still attached
+    is_death_seen: bool = False  # by its detaching, and its manager has not told of it yet
 
 
 @dataclass(slots=True)
@@ -122,6 +125,7 @@ class Starts:
         """The user endpoint consumes its queue."""
         user = self._user(manager_id, user_endpoint_id)
         user.is_attached, user.is_waited_for = True, False
+        user.is_death_told = user.is_death_seen = False
         user.due_at, user.patience_s = None, FIRST_PATIENCE_S
         return []
 
@@ -133,6 +137,7 @@ class Starts:
         user.is_attached = False
         user.asked_at = None  # it has had its start
         user.deaths += 1
+        user.is_death_seen, user.is_death_told = not user.is_death_told, False
         return [Look(manager_id, user_endpoint_id)]
 
     def progressed(self, user_endpoint_id: str) -> None:
@@ -141,18 +146,38 @@ class Starts:
         if user is not None:
             user.deaths = 0
 
-    def reported_error(self, manager_id: str, user_endpoint_id: str, text: str, *, now: float) -> list[Command]:
+    def reported_error(
+        self, manager_id: str, user_endpoint_id: str, text: str, *, is_final: bool | None = None, now: float
+    ) -> list[Command]:
         """An error notice in the user endpoint's name: it could not be started, or ended by an error.
 
         Notices in a manager's own name are the caller's to drop (a failed start of one user says nothing of it).
+
+        Args:
+            is_final: whether another start is without hope; None: the notice does not say.
         """
         user = self._user(manager_id, user_endpoint_id)
         if is_transient(text):
             user.due_at = now + TRANSIENT_PAUSE_S
             return []
-        if user.is_attached:
+        if is_final is False:
+            return self._died(user_endpoint_id, user, text)
+        if user.is_attached and not is_final:
             return []  # another process of the same id failed, or this one is about to detach: then we look
         return self._give_up(user_endpoint_id, user, text)
+
+    def _died(self, user_endpoint_id: str, user: _User, text: str) -> list[Command]:
+        """Its process ended without a word. One that was attached also detaches, before or after: that is one death."""
+        user.last_words = text
+        if user.is_attached:
+            user.is_death_told = True
+            return []
+        if user.is_death_seen:
+            user.is_death_seen = False
+            return []
+        user.deaths += 1
+        user.asked_at = user.due_at = None
+        return [Look(user.manager_id, user_endpoint_id)]
 
     def manager_attached(self, manager_id: str) -> list[Command]:
         """The manager takes commands."""
@@ -195,6 +220,7 @@ class Starts:
             text = (
                 f"The user endpoint {user_endpoint_id} ended {user.deaths} times in a row before it finished a task. "
                 "Its log says why, at the endpoint; if a task ends its process (memory, os._exit), submit it alone."
+                + (f" Its manager says of the last time: {user.last_words}" if user.last_words else "")
             )
             return self._give_up(user_endpoint_id, user, text)
         pause_s = KEEP_ALIVE_S if user.is_attached else user.patience_s
@@ -209,7 +235,7 @@ class Starts:
     def _give_up(self, user_endpoint_id: str, user: _User, text: str) -> list[Command]:
         user.is_waited_for = False
         user.asked_at = user.due_at = None
-        user.deaths, user.patience_s = 0, FIRST_PATIENCE_S
+        user.deaths, user.patience_s, user.last_words = 0, FIRST_PATIENCE_S, ""
         return [FailTasks(user_endpoint_id, text)]
 
     def _user(self, manager_id: str, user_endpoint_id: str) -> _User:

@@ -17,7 +17,7 @@ from farcall.service.relay import presence
 from farcall.service.relay.moves import Move, after_report
 from farcall.service.relay.presence import Presence
 from farcall.service.relay.transport import Incoming
-from farcall.wire.messages import is_uuid_text
+from farcall.wire.messages import ERROR_IS_FINAL, is_uuid_text
 from farcall.wire.topology import heartbeat_key
 
 __all__ = ["Reports", "Unwritten"]
@@ -75,8 +75,9 @@ class Reports:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.unreadable = 0
-        self.on_error: Callable[[str, str], None] = lambda endpoint_id, text: None
-        """Told of notices that something could not be started: in whose name, and the text for the user."""
+        self.on_error: Callable[[str, str, bool | None], None] = lambda endpoint_id, text, is_final: None
+        """Told of notices that something could not be started: in whose name, the text for the user, and whether there
+        is no hope (None: it does not say)."""
         self.on_report: Callable[[str, Mapping[str, Any]], None] = lambda endpoint_id, state: None
         """Told of all others: whose, and their `global_state`."""
         self._clock = clock
@@ -154,7 +155,12 @@ class Reports:
         state = _state_decoder.decode(text)
         error = state.get("error")
         if error is not None:  # says nothing of what works, if something does
-            self.on_error(endpoint_id, error if isinstance(error, str) else "It could not be started.")
+            is_final = state.get(ERROR_IS_FINAL)
+            self.on_error(
+                endpoint_id,
+                error if isinstance(error, str) else "It could not be started.",
+                is_final if isinstance(is_final, bool) else None,
+            )
             return
         now = self._clock()
         known = self._presences.get(endpoint_id, Presence())

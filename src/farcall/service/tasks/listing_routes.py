@@ -193,8 +193,9 @@ async def read_page(service: Service, query: TaskQuery, steps: int = _STEPS) -> 
     """Tasks of a query, newest first, and where the next page begins; None: there is none."""
     found: list[ListedTask] = []
     before = query.before_seq
-    for _ in range(steps):
-        step = await service.db.read(store.read_step, query, before, query.limit - len(found))
+    for at in range(steps):
+        size = store.NEXT_STEP if at else store.FIRST_STEP  # most pages are full after the first
+        step = await service.db.read(store.read_step, query, before, query.limit - len(found), size)
         found += step.tasks
         before = step.next_before
         if before is None or len(found) >= query.limit:

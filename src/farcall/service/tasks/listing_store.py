@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, and_, bindparam, func, literal_column, select, update
+from sqlalchemy import Connection, and_, bindparam, func, literal_column, select, true, update
 
 from farcall.service.db.sql import Prepared, PreparedIn
 from farcall.service.db.tables import endpoints, functions, submissions, task_is_open, task_results, tasks
@@ -24,6 +24,8 @@ from farcall.service.tasks.waiting import COUNT_LIMIT
 from farcall.wire.states import TaskState
 
 __all__ = [
+    "FIRST_STEP",
+    "NEXT_STEP",
     "ListedTask",
     "Outcome",
     "Step",
@@ -33,8 +35,8 @@ __all__ = [
     "read_step",
 ]
 
-_STEP_SUBMISSIONS: Final = 500
-_STEP_TASKS: Final = 10_000
+FIRST_STEP: Final = 1_000
+NEXT_STEP: Final = 10_000
 _CLOCK_SLACK_S: Final = 60.0
 """Several processes write, each with its own clock."""
 _TEXT_LIMIT_CHARS: Final = 256 * 1024
@@ -116,8 +118,8 @@ class TaskDetail:
 # --- Listing -------------------------------------------------------------------------------------------------
 
 
-def read_step(conn: Connection, query: TaskQuery, before: int | None, count: int) -> Step:
-    """The newest `count` tasks that are wanted, of the newest few thousand of this owner.
+def read_step(conn: Connection, query: TaskQuery, before: int | None, count: int, size: int = NEXT_STEP) -> Step:
+    """The newest `count` tasks that are wanted, of about the newest `size` of this person.
 
     Args:
         before: where the step before ended; None: the first one.
@@ -126,26 +128,45 @@ def read_step(conn: Connection, query: TaskQuery, before: int | None, count: int
     if first is None or before <= first:
         return Step([], None)
     if query.task_group_id is not None:
-        return _group_step(conn, query, first, before, count)
-    found = _submissions(conn, query, before)
+        return _group_step(conn, query, first, before, count, size)
+    at = query.endpoint_id
+    if at is not None:  # submissions know only what was submitted to
+        at = conn.execute(_MANAGER, {"id": at}).scalar() or at
+    found = _submissions(conn, query.owner_ids, at, before, size)
     found = [each for each in found if each[1] >= first]
     if not found:
         return Step([], None)
-    rows: list[Any] = []
-    for low, high in _merged(found):
-        wanted = _where(query, max(low, first), min(high, before - 1))
-        rows += conn.execute(_LISTED.where(wanted).order_by(tasks.c.seq.desc()).limit(count - len(rows))).all()
-        if len(rows) >= count:
-            return Step(_listed(conn, rows), rows[-1].seq)
-    return Step(_listed(conn, rows), found[-1][0])
+    lowest = found[-1][0]
+    theirs = [
+        submissions.c.owner_id.in_(sorted(query.owner_ids)),
+        submissions.c.first_seq.between(lowest, found[0][0]),
+        *([] if at is None else [submissions.c.endpoint_id == at]),
+    ]
+    rows = conn.execute(_of_submissions(conn, theirs, _filters(query), first, before).limit(count)).all()
+    return Step(_listed(conn, rows), rows[-1].seq if len(rows) >= count else lowest)
+
+
+def _of_submissions(conn: Connection, theirs: Sequence[Any], filters: Sequence[Any], first: int, before: int) -> Any:
+    """Selects tasks of some submissions, newest first. Either database has to be told to begin with the submissions."""
+    inside = tasks.c.seq.between(submissions.c.first_seq, submissions.c.last_seq)
+    if conn.dialect.name != "postgresql":
+        seq = tasks.c.seq + 0  # which no index is over: SQLite would take the tasks for their order
+        statement = _LISTED.select_from(submissions.join(tasks, true()))
+        return statement.where(*theirs, inside, seq >= first, seq < before, *filters).order_by(seq.desc())
+    # Estimating what a range of numbers holds is not PostgreSQL's strength; what has an offset it takes as it is.
+    of_one = _LISTED.where(inside, tasks.c.seq >= first, tasks.c.seq < before, *filters).offset(0)
+    each = of_one.correlate(submissions).lateral("each")
+    statement = select(each).select_from(submissions.join(each, true())).where(*theirs)
+    return statement.order_by(each.c.seq.desc())
 
 
 def _bounds(conn: Connection, query: TaskQuery, before: int | None) -> tuple[int | None, int]:
     """The numbers between which to look: the first, and the one after the last. None: there are no tasks at all."""
-    ends = conn.execute(select(func.min(tasks.c.seq), func.max(tasks.c.seq))).one()
-    if ends[0] is None:
+    # Apart: SQLite looks at the end of an index only if nothing else is asked.
+    lowest, highest = (conn.execute(select(each(tasks.c.seq))).scalar() for each in (func.min, func.max))
+    if lowest is None or highest is None:
         return None, 0
-    first, after_last = int(ends[0]), int(ends[1]) + 1
+    first, after_last = int(lowest), int(highest) + 1
     before = min(after_last if before is None else before, after_last)
     if query.until is not None:
         before = min(before, _number_at(conn, query.until + _CLOCK_SLACK_S, first, before))
@@ -168,50 +189,40 @@ def _number_at(conn: Connection, at: float, low: int, high: int) -> int:
     return low
 
 
-def _submissions(conn: Connection, query: TaskQuery, before: int) -> list[tuple[int, int]]:
-    """The first and last numbers of the newest submissions before a number: as many as make a step."""
-    endpoint_id = query.endpoint_id
-    if endpoint_id is not None:
-        endpoint_id = conn.execute(_MANAGER, {"id": endpoint_id}).scalar() or endpoint_id
+def _submissions(
+    conn: Connection, owner_ids: frozenset[str], endpoint_id: str | None, before: int, size: int
+) -> list[tuple[int, int]]:
+    """The first and last numbers of the newest submissions before a number: as many as make `size` tasks."""
     pages = []
-    for owner_id in sorted(query.owner_ids):
+    for owner_id in sorted(owner_ids):
         if endpoint_id is None:
-            rows = _OF_OWNER.all(conn, owner=owner_id, before=before)
+            rows = _OF_OWNER.all(conn, owner=owner_id, before=before, size=size)
         else:
-            rows = _AT_ENDPOINT.all(conn, owner=owner_id, endpoint=endpoint_id, before=before)
+            rows = _AT_ENDPOINT.all(conn, owner=owner_id, endpoint=endpoint_id, before=before, size=size)
         pages.append([(row.first_seq, row.last_seq) for row in rows])
     found: list[tuple[int, int]] = []
     total = 0
     for each in heapq.merge(*pages, reverse=True):
         found.append(each)
         total += each[1] - each[0] + 1
-        if total >= _STEP_TASKS or len(found) >= _STEP_SUBMISSIONS:
+        if total >= size:
             break
     return found
 
 
-def _merged(found: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ranges of numbers, highest first; those that follow on each other become one."""
-    merged: list[tuple[int, int]] = []
-    for low, high in found:
-        if merged and merged[-1][0] == high + 1:
-            merged[-1] = (low, merged[-1][1])
-        else:
-            merged.append((low, high))
-    return merged
-
-
-def _group_step(conn: Connection, query: TaskQuery, first: int, before: int, count: int) -> Step:
+def _group_step(conn: Connection, query: TaskQuery, first: int, before: int, count: int, size: int) -> Step:
     inside = and_(tasks.c.group_id == query.task_group_id, tasks.c.seq >= first, tasks.c.seq < before)
     newest = select(tasks.c.seq).where(inside).order_by(tasks.c.seq.desc())
-    lowest = conn.execute(newest.offset(_STEP_TASKS - 1).limit(1)).scalar()
-    wanted = and_(inside, _where(query, first if lowest is None else lowest, before - 1))
-    rows = conn.execute(_LISTED.where(wanted).order_by(tasks.c.seq.desc()).limit(count)).all()
+    lowest = conn.execute(newest.offset(size - 1).limit(1)).scalar()
+    wanted = [inside, tasks.c.owner_id.in_(sorted(query.owner_ids)), *_filters(query)]
+    if lowest is not None:
+        wanted.append(tasks.c.seq >= lowest)
+    rows = conn.execute(_LISTED.where(*wanted).order_by(tasks.c.seq.desc()).limit(count)).all()
     return Step(_listed(conn, rows), rows[-1].seq if len(rows) >= count else lowest)
 
 
-def _where(query: TaskQuery, low: int, high: int) -> Any:
-    conditions: list[Any] = [tasks.c.seq.between(low, high), tasks.c.owner_id.in_(sorted(query.owner_ids))]
+def _filters(query: TaskQuery) -> list[Any]:
+    conditions: list[Any] = []
     if query.states:
         conditions.append(tasks.c.state.in_(query.states))
     if query.endpoint_id is not None:
@@ -226,7 +237,7 @@ def _where(query: TaskQuery, low: int, high: int) -> Any:
         conditions.append(tasks.c.created_at >= query.since)
     if query.until is not None:
         conditions.append(tasks.c.created_at < query.until)
-    return and_(*conditions)
+    return conditions
 
 
 def _listed(conn: Connection, rows: Sequence[Any]) -> list[ListedTask]:
@@ -281,7 +292,7 @@ _newest = (
     select(submissions.c.first_seq, submissions.c.last_seq)
     .where(submissions.c.owner_id == bindparam("owner"), submissions.c.first_seq < bindparam("before"))
     .order_by(submissions.c.first_seq.desc())
-    .limit(_STEP_SUBMISSIONS)
+    .limit(bindparam("size"))
 )
 _OF_OWNER = Prepared(_newest)
 _AT_ENDPOINT = Prepared(_newest.where(submissions.c.endpoint_id == bindparam("endpoint")))

@@ -1,0 +1,139 @@
+"""A manager's files: what is a manager, which keys it has, and what is refused with which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from farcall.endpoint.configfile import ConfigInvalid
+from farcall.endpoint.manager.config import (
+    Blueprint,
+    BlueprintUnreadable,
+    LoadedManager,
+    is_manager,
+    load_manager_config,
+    read_blueprint,
+)
+
+TEMPLATE = "engine: {type: ThreadPoolEngine}\n"
+
+
+def write(directory: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (directory / name.replace("__", ".")).write_text(text)
+    return directory
+
+
+def load(directory: Path, text: str, *, is_privileged: bool = False) -> LoadedManager:
+    write(directory, config__yaml=text, user_config_template__yaml__j2=TEMPLATE)
+    return load_manager_config(directory, is_privileged=is_privileged)
+
+
+@pytest.mark.parametrize(
+    ("config", "template", "expected"),
+    [
+        ("multi_user: true\n", False, True),
+        ("multi_user: 'True'\n", False, True),
+        ("display_name: x\n", True, True),
+        ("", True, True),
+        ("user_config_template_path: /etc/other.j2\n", False, True),
+        ("display_name: x\n", False, False),
+        ("engine: {type: ThreadPoolEngine}\n", True, False),
+        ("engine: {type: ThreadPoolEngine}\nmulti_user: true\n", False, True),
+        ("- a list\n", True, False),
+        ("{ not yaml", True, False),
+    ],
+)
+def test_a_manager_is_known_by_its_files(tmp_path: Path, config: str, template: bool, expected: bool) -> None:
+    write(tmp_path, config__yaml=config)
+    if template:
+        write(tmp_path, user_config_template__yaml__j2=TEMPLATE)
+    assert is_manager(tmp_path) is expected
+
+
+def test_the_decks_file_is_taken_whole(tmp_path: Path) -> None:
+    loaded = load(
+        tmp_path,
+        "amqp_port: 443\ndisplay_name: My cluster\nidentity_mapping_config_path: mapping.json\nmulti_user: true\n"
+        "public: true\nadmins: [b3e1c5d0-1111-4222-8333-444455556666]\nemail: hpc@example.edu\n"
+        "pam: {service_name: site}\nmu_child_ep_grace_period_s: 60\n",
+        is_privileged=True,
+    )
+    assert (loaded.config.amqp_port, loaded.config.pam_service, loaded.notices) == (443, "site", [])
+    assert loaded.mapping_path == tmp_path / "mapping.json"
+    assert loaded.config.mu_child_ep_grace_period_s == 60
+
+
+@pytest.mark.parametrize(
+    ("section", "service"),
+    [
+        ("", None),
+        ("pam: {}\n", "farcall-endpoint"),
+        ("pam: true\n", "farcall-endpoint"),
+        ("pam: {enable: 'false'}\n", None),
+        ("pam: {enable: false, service_name: x}\n", None),
+        ("pam: {enable: 'Yes', service_name: x}\n", "x"),
+    ],
+)
+def test_pam_is_asked_if_its_section_is_there(tmp_path: Path, section: str, service: str | None) -> None:
+    assert load(tmp_path, section).config.pam_service == service
+
+
+def test_only_root_maps_and_root_must(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match=r"identity_mapping_config_path: is missing.*runs as root"):
+        load(tmp_path, "multi_user: true\n", is_privileged=True)
+    loaded = load(tmp_path, "identity_mapping_config_path: map.json\npam: {}\n", is_privileged=False)
+    assert loaded.mapping_path is None
+    assert [notice.split(":")[0] for notice in loaded.notices] == ["`identity_mapping_config_path", "`pam"]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("multi_user: true\nengine: {type: ThreadPoolEngine}\n", ["line 2", "engine", "into the template"]),
+        ("idle_heartbeats_soft: 10\n", ["line 1", "idle_heartbeats_soft", "into the template"]),
+        ("max_user_endpoint: 3\n", ["line 1", "did you mean 'max_user_endpoints'"]),
+        ("max_user_endpoints: 0\n", ["line 1", "max_user_endpoints", "greater than 0"]),
+        ("pam: {servicename: x}\n", ["line 1", "pam.servicename", "did you mean 'service_name'"]),
+        ("pam: {service_name: ../../x}\n", ["line 1", "pam.service_name"]),
+        ("allowed_functions: [x]\n", ["line 1", "not a UUID"]),
+        ("high_assurance: true\n", ["line 1", "authentication policy"]),
+        ("heartbeat_period: 1\n", ["line 1", "at least 5"]),
+    ],
+)
+def test_a_wrong_file_is_refused_naming_line_key_and_what_to_do(tmp_path: Path, text: str, parts: list[str]) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        load(tmp_path, text)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_a_manager_without_a_template_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, config__yaml="multi_user: true\n")
+    with pytest.raises(ConfigInvalid, match="configure NAME --multi-user"):
+        load_manager_config(tmp_path, is_privileged=False)
+
+
+def test_the_blueprint_is_read_anew_each_time(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "")
+    assert read_blueprint(loaded) == Blueprint(template=TEMPLATE, schema=None, environment={})
+    write(tmp_path, user_config_schema__json='{"type": "object"}', user_environment__yaml="A: 1\nB: true\nC:\n")
+    found = read_blueprint(loaded)
+    assert (found.schema, found.environment) == ({"type": "object"}, {"A": "1", "B": "true", "C": ""})
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"user_config_schema__json": "{"},
+        {"user_environment__yaml": "[a]"},
+        {"user_environment__yaml": "A: [1]"},
+        {"user_environment__yaml": "A=B: 1"},
+    ],
+)
+def test_a_broken_blueprint_is_named(tmp_path: Path, files: dict[str, str]) -> None:
+    loaded = load(tmp_path, "")
+    write(tmp_path, **files)
+    with pytest.raises(BlueprintUnreadable, match=str(tmp_path)):
+        read_blueprint(loaded)

@@ -1,0 +1,74 @@
+"""What is said on a line comes out as it went in; what makes no sense harms nobody who reads it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from farcall.endpoint.manager.line import (
+    FRAME_LIMIT_BYTES,
+    AuditLine,
+    Begin,
+    CredentialRefused,
+    Failed,
+    Frames,
+    LineFault,
+    Message,
+    Order,
+    State,
+    pack,
+    unpack,
+)
+
+MESSAGES: list[Message] = [
+    Order(name="uep.x", user_endpoint_id="x", manager_name="m", local_user=None, template="a: {{ b }}", schema=[1]),
+    Begin(user_endpoint_id="x", queues={"a": {"b": 1}}, allowed_functions=("f",), amqp_port=443),
+    Failed(step="home", text="Grüße", status=86, detail="/root"),
+    State(phase="online", running=3, idle_until_unix=1.5),
+    CredentialRefused(reason="no"),
+]
+
+
+def test_messages_come_out_as_they_went_in_however_they_are_cut() -> None:
+    data, frames = b"".join(map(pack, MESSAGES)), Frames()
+    assert [each for byte in data for each in frames.take(bytes([byte]))] == MESSAGES
+    assert list(Frames().take(data)) == MESSAGES
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"[" * 100_000,
+        b'{"kind": ["state"]}',
+        b'{"kind": "order of the day"}',
+        b'{"kind": "state"}',
+        b'{"kind": "state", "phase": null}',
+        b'{"kind": "state", "phase": ["online"]}',
+        b'{"kind": "state", "phase": "online", "running": "3"}',
+        b'{"kind": "state", "phase": "online", "running": true}',
+        b'{"kind": "state", "phase": "online", "running": 1e300}',
+        b'{"kind": "state", "phase": "online", "idle_until_unix": 1e999}',
+        b'{"kind": "state", "phase": "online", "idle_until_unix": NaN}',
+        b'{"kind": "audit_line", "text": {}}',
+        b'{"kind": "begin", "user_endpoint_id": "x", "queues": []}',
+        b'{"kind": "begin", "user_endpoint_id": "x", "queues": {}, "allowed_functions": "abc"}',
+    ],
+)
+def test_what_makes_no_sense_is_a_fault_and_nothing_else(body: bytes) -> None:
+    with pytest.raises(LineFault):
+        unpack(body)
+
+
+def test_what_no_log_can_write_is_replaced_and_what_is_not_known_is_left_out() -> None:
+    body = json.dumps({"kind": "audit_line", "text": "a\ud800b", "later": 1}).encode()
+    assert unpack(body) == AuditLine(text="a?b")
+
+
+def test_a_frame_that_is_too_long_is_refused_before_it_is_read() -> None:
+    with pytest.raises(LineFault):
+        list(Frames().take((FRAME_LIMIT_BYTES + 1).to_bytes(4, "big")))
+    with pytest.raises(LineFault):
+        pack(AuditLine(text="x" * FRAME_LIMIT_BYTES))
