@@ -27,6 +27,7 @@ from farcall.sdk import Client
 from farcall.sdk.stream import close_streams
 from farcall.service.accounts.passwords import hash_password
 from farcall.service.audit.rules import operator
+from farcall.service.managers.commands import STOP_COMMAND
 from farcall.service.server import running_service
 from farcall.service.settings import ServiceSettings
 from farcall.service.users.store import add_user
@@ -110,7 +111,12 @@ class Manager:
 
     def __init__(self, scene: ConsoleScene, owner: Rest, name: str, **registration: Any) -> None:
         self._scene = scene
-        document = {"endpoint_name": name, "multi_user": True, "metadata": {"hostname": "login1"}, **registration}
+        document = {
+            "endpoint_name": name,
+            "multi_user": True,
+            "metadata": {"hostname": "login1", "commands": [STOP_COMMAND]},
+            **registration,
+        }
         told = owner.ask("POST", "/v3/endpoints", document)
         self.id: str = told["endpoint_id"]
         info = told["command_queue_info"]
