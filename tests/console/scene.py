@@ -114,18 +114,26 @@ class Manager:
         self.id: str = told["endpoint_id"]
         info = told["command_queue_info"]
         self._commands = scene.keep(Link(info["connection_url"], info["queue"]))
+        self._read = 0
+
+    def submit(self, who: Rest, function_id: str, options: dict[str, Any] | None = None) -> str:
+        """A task of `who`; its id."""
+        call = {"tasks": {function_id: [PAYLOAD]}, "user_runtime": _RUNTIME, "user_endpoint_config": options or {}}
+        answer = who.ask("POST", f"/v3/endpoints/{self.id}/submit", call)
+        return str(answer["tasks"][function_id][0])
 
     def user_endpoint(self, who: Rest, function_id: str, options: dict[str, Any] | None = None) -> Agent:
         """The user endpoint that a task of `who` has it start."""
-        count = len(self._commands.got)
-        document = {
-            "tasks": {function_id: [PAYLOAD]},
-            "user_runtime": _RUNTIME,
-            "user_endpoint_config": options or {},
-        }
-        who.ask("POST", f"/v3/endpoints/{self.id}/submit", document)
-        order = json.loads(self._commands.wait(count + 1)[count][2])["kwargs"]
-        return self._scene.keep(Agent(order["amqp_creds"]))
+        self.submit(who, function_id, options)
+        return self._scene.keep(Agent(self.next_command("start")["kwargs"]["amqp_creds"]))
+
+    def next_command(self, verb: str) -> Any:
+        """The next one whose name begins so; those before are passed over."""
+        while True:
+            self._read += 1
+            command = json.loads(self._commands.wait(self._read)[self._read - 1][2])
+            if verb in command["command"]:
+                return command
 
 
 class ConsoleScene:

@@ -13,7 +13,17 @@ __all__ = ["all_pages"]
 
 def all_pages() -> Sequence[Page]:
     """Every page that there is."""
-    from farcall.console.pages import compute, endpoint, functions, manage, policies, tasks, usage
+    from farcall.console.pages import (
+        compute,
+        endpoint,
+        functions,
+        manage,
+        operator_people,
+        operator_service,
+        policies,
+        tasks,
+        usage,
+    )
 
-    parts = (compute, endpoint, tasks, functions, manage, policies, usage)
+    parts = (compute, endpoint, tasks, functions, manage, policies, usage, operator_service, operator_people)
     return [page for part in parts for page in part.PAGES]

@@ -18,17 +18,17 @@ def notice(title: str, text: str) -> None:
         Tag("p", text)
 
 
-def more_of(view: View, next_cursor: str | None) -> None:
-    """Links to the beginning of a list and to what comes after this page of it."""
+def more_of(view: View, next_cursor: str | None, *, first: str = "Newest", next: str = "Older") -> None:
+    """Links to the beginning of a list and to what comes after this page of it, called so."""
     here = {name: value for name, value in view.query.items() if name != "cursor"}
     if not next_cursor and "cursor" not in view.query:
         return
     with Tag("nav").classes("fc-pages") as nav:
         nav.props["aria-label"] = "Pages"
         if "cursor" in view.query:
-            link("Newest", url(view.path, **here)).classes("fc-button")
+            link(first, url(view.path, **here)).classes("fc-button")
         if next_cursor:
-            link("Older", url(view.path, **here, cursor=next_cursor)).classes("fc-button")
+            link(next, url(view.path, **here, cursor=next_cursor)).classes("fc-button")
 
 
 def tabs(label: str, entries: Sequence[tuple[str, str, bool]]) -> None:
