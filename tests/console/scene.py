@@ -40,6 +40,7 @@ __all__ = ["PASSWORD", "ConsoleScene", "Manager", "log_in", "console_scene"]
 PASSWORD = "lamp orbit tuesday"
 _HASH = hash_password(PASSWORD)
 _START_S = 60.0
+_THREADS = "engine:\n  type: ThreadPoolEngine\n  max_workers: 2\n"
 _RUNTIME = {
     "globus_compute_sdk_version": "4.19.0",
     "python": {"version": "3.11.7", "version_tuple": [3, 11, 7]},
@@ -69,15 +70,13 @@ class ConsoleService(ServiceThread):
 class RealEndpoint(Quiet):
     """An endpoint with threads, in this process: the agent that users start."""
 
-    def __init__(self, directory: Path, url: str, token: str, name: str) -> None:
+    def __init__(self, directory: Path, url: str, token: str, name: str, display_name: str, config: str) -> None:
         self.id = ""
         self._is_settled = threading.Event()
         self._is_online = False
         path = directory / name
         path.mkdir(parents=True)
-        (path / "config.yaml").write_text(
-            f"display_name: {name}\nengine:\n  type: ThreadPoolEngine\n  max_workers: 2\n"
-        )
+        (path / "config.yaml").write_text(f"display_name: {json.dumps(display_name)}\n{config}", encoding="utf-8")
         self._client = ApiClient(url, token, store=TokenStore(directory / f"{name}.tokens.json"))
         self._run = EndpointRun(EndpointDirectory(path), self._client, announcer=self)
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -169,9 +168,11 @@ class ConsoleScene:
         )
         return Rest(self.thread, f"{name}@local", is_admin=is_operator)
 
-    def real_endpoint(self, who: Rest, name: str) -> RealEndpoint:
+    def real_endpoint(
+        self, who: Rest, name: str, *, display_name: str | None = None, config: str = _THREADS
+    ) -> RealEndpoint:
         token = who.http.headers["authorization"].removeprefix("Bearer ")
-        endpoint = RealEndpoint(self._root / "endpoints", self.url, token, name)
+        endpoint = RealEndpoint(self._root / "endpoints", self.url, token, name, display_name or name, config)
         endpoint.start()
         self._closing.callback(endpoint.stop)
         return endpoint

@@ -125,7 +125,7 @@ def _facts(found: Endpoint) -> None:
             when(found["registered_at"])
         if found["multi_user"] and found["can_manage"]:
             with facts.item("User endpoints"):
-                link("In the console", f"/console/compute?endpoint_id={found['endpoint_id']}")
+                link("In the console", f"/console/compute/{found['endpoint_id']}")
 
 
 def _kind(found: Endpoint) -> str:
