@@ -23,6 +23,7 @@ from farcall.client.rest import ApiClient
 from farcall.client.tokens import TokenStore
 from farcall.endpoint.directory import EndpointDirectory
 from farcall.endpoint.process import EndpointRun, Quiet
+from farcall.endpoint.registered import Registered
 from farcall.sdk import Client
 from farcall.sdk.stream import close_streams
 from farcall.service.accounts.passwords import hash_password
@@ -78,7 +79,8 @@ class RealEndpoint(Quiet):
         path.mkdir(parents=True)
         (path / "config.yaml").write_text(f"display_name: {json.dumps(display_name)}\n{config}", encoding="utf-8")
         self._client = ApiClient(url, token, store=TokenStore(directory / f"{name}.tokens.json"))
-        self._run = EndpointRun(EndpointDirectory(path), self._client, announcer=self)
+        place = EndpointDirectory(path)
+        self._run = EndpointRun(place, Registered(place, self._client), announcer=self)
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def start(self) -> None:

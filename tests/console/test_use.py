@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,16 @@ class Place:
     done: str
     failed: str
     waiting: str
+    cookies: dict[str, Any] = field(default_factory=dict)
+
+    def open(self, page: Page, name: str, path: str) -> None:
+        """A page as somebody sees it, who logs in the first time."""
+        if name not in self.cookies:
+            log_in(page, self.scene, name, path)
+            self.cookies[name] = page.context.cookies()
+            return
+        page.context.add_cookies(self.cookies[name])
+        page.goto(self.scene.url + path)
 
     def report(self, **more: Any) -> None:
         """What bob's user endpoint says of itself."""
@@ -132,7 +142,7 @@ def confirm(page: Page, name: str) -> None:
 
 
 def test_a_filter_narrows_the_tasks_and_stays_in_the_address(place: Place, page: Page) -> None:
-    log_in(page, place.scene, "ada", "/tasks")
+    place.open(page, "ada", "/tasks")
     expect_row(page, "Tasks, newest first", "Succeeded", "double", "desk")
     page.get_by_label("State").select_option("Failed")
     page.get_by_label("Submitted in").select_option("Last hour")
@@ -149,7 +159,7 @@ def test_a_filter_narrows_the_tasks_and_stays_in_the_address(place: Place, page:
 
 
 def test_a_failed_task_shows_its_way_its_error_and_traceback_as_text(place: Place, page: Page) -> None:
-    log_in(page, place.scene, "ada", f"/tasks/{place.failed}")
+    place.open(page, "ada", f"/tasks/{place.failed}")
     page.get_by_text("ValueError: <b>4</b> is not wanted here").first.wait_for()
     assert "in refuse" in page.get_by_role("region", name="Traceback").inner_text()
     picture = page.get_by_role("img").get_attribute("aria-label") or ""
@@ -160,14 +170,14 @@ def test_a_failed_task_shows_its_way_its_error_and_traceback_as_text(place: Plac
 
 
 def test_what_a_task_returned_is_told_by_size_and_kind(place: Place, page: Page) -> None:
-    log_in(page, place.scene, "ada", f"/tasks/{place.done}")
+    place.open(page, "ada", f"/tasks/{place.done}")
     told = fact(page, "Result").inner_text()
     assert " B, " in told
     assert "8" not in told.split(" B, ")[1]
 
 
 def test_a_task_that_ends_is_seen_to_end_and_one_can_be_cancelled(place: Place, page: Page) -> None:
-    log_in(page, place.scene, "bob", f"/tasks/{place.waiting}")
+    place.open(page, "bob", f"/tasks/{place.waiting}")
     page.get_by_text("Why it waits").wait_for()
     page.get_by_role("button", name="Cancel task").click()
     confirm(page, "Cancel the task")
@@ -190,7 +200,7 @@ def test_a_task_that_ends_is_seen_to_end_and_one_can_be_cancelled(place: Place, 
 def test_functions_are_mine_or_shared_and_say_who_may_run_them(place: Place, page: Page) -> None:
     code = {"function_name": "for everybody <i>", "description": "adds <one>", "public": True}
     shared = place.bob.ask("POST", "/v3/functions", {**code, "function_code": CODE})["function_uuid"]
-    log_in(page, place.scene, "ada", "/functions")
+    place.open(page, "ada", "/functions")
     expect_row(page, "Functions, newest first", "double", "Only its owner")
     page.get_by_role("link", name="Shared with me").click()
     expect_row(page, "Functions, newest first", "for everybody <i>", "bob@local").get_by_role("link").first.click()
@@ -209,7 +219,7 @@ def test_functions_are_mine_or_shared_and_say_who_may_run_them(place: Place, pag
 
 def test_an_administrator_sees_user_endpoints_live_and_takes_them_away_as_csv(place: Place, page: Page) -> None:
     place.report()
-    log_in(page, place.scene, "ada", "/console/compute")
+    place.open(page, "ada", "/console/compute")
     expect_row(page, "Multi-user endpoints that you manage", "cluster").get_by_role("link").click()
     page.wait_for_url(f"**/console/compute/{place.manager.id}")
     caption = "User endpoints of cluster"
@@ -229,7 +239,7 @@ def test_an_administrator_sees_user_endpoints_live_and_takes_them_away_as_csv(pl
 
 def test_a_user_endpoint_is_told_with_its_right_start_and_can_be_stopped(place: Place, page: Page) -> None:
     place.report()
-    log_in(page, place.scene, "ada", f"/console/compute/{place.manager.id}/{place.agent.id}")
+    place.open(page, "ada", f"/console/compute/{place.manager.id}/{place.agent.id}")
     page.get_by_text("Start time:").locator("xpath=..").get_by_text("2026").wait_for()
     figures = {name: fact(page, name).inner_text() for name in ("Workers", "Worker utilization", "Executed tasks")}
     assert figures == {"Workers": "8", "Worker utilization": "75 %", "Executed tasks": "13"}
@@ -249,7 +259,7 @@ def test_a_user_endpoint_is_told_with_its_right_start_and_can_be_stopped(place: 
 
 
 def test_a_policy_is_made_with_errors_told_beside_their_fields_and_changed(place: Place, page: Page) -> None:
-    log_in(page, place.scene, "ada", "/policies")
+    place.open(page, "ada", "/policies")
     page.get_by_text("No policies yet.").wait_for()
     page.get_by_role("link", name="Create a policy").click()
     page.get_by_label("Display Name").fill("Staff <b>")
@@ -289,7 +299,7 @@ def test_a_policy_is_made_with_errors_told_beside_their_fields_and_changed(place
 
 
 def test_usage_adds_up_what_was_run_and_can_be_taken_away(place: Place, page: Page) -> None:
-    log_in(page, place.scene, "ada", "/usage?by=function")
+    place.open(page, "ada", "/usage?by=function")
     expect_row(page, "Usage by function", "double", "1")
     assert fact(page, "Failed").inner_text() == "1"
     kept = {line["Function"]: (line["Tasks"], line["Failed"]) for line in downloaded(page)}
@@ -311,7 +321,7 @@ def test_usage_adds_up_what_was_run_and_can_be_taken_away(place: Place, page: Pa
 
 def test_an_operator_disables_somebody_and_finds_that_in_the_audit_log(place: Place, page: Page) -> None:
     eve = place.scene.person("eve")
-    log_in(page, place.scene, "ops", "/operator/users?search=eve")
+    place.open(page, "ops", "/operator/users?search=eve")
     expect_row(page, "Users, by name", "eve@local", "enabled").get_by_role("link").click()
     page.get_by_role("button", name="Disable").click()
     confirm(page, "Disable")
@@ -332,7 +342,7 @@ def test_an_operator_disables_somebody_and_finds_that_in_the_audit_log(place: Pl
 
 
 def test_an_operator_sees_how_the_service_goes(place: Place, page: Page) -> None:
-    log_in(page, place.scene, "ops", "/operator")
+    place.open(page, "ops", "/operator")
     page.locator(".fc-status", has_text="ok").wait_for()
     assert fact(page, "Kind").inner_text() == "sqlite"
     assert "direct" in fact(page, "Endpoints").inner_text()
@@ -341,7 +351,7 @@ def test_an_operator_sees_how_the_service_goes(place: Place, page: Page) -> None
 
 
 def test_pages_for_operators_tell_others_so_and_show_them_nothing(place: Place, page: Page) -> None:
-    log_in(page, place.scene, "ada")
+    place.open(page, "ada", "/compute")
     assert page.get_by_role("navigation", name="Main").get_by_role("link", name="Operator").count() == 0
     for path in ("/operator", "/operator/users", "/operator/audit"):
         answer = page.goto(f"{place.scene.url}{path}")
@@ -356,7 +366,7 @@ def test_pages_for_operators_tell_others_so_and_show_them_nothing(place: Place, 
 
 def test_who_has_nothing_yet_is_told_what_to_do_next(place: Place, page: Page) -> None:
     place.scene.person("carol")
-    log_in(page, place.scene, "carol", "/tasks")
+    place.open(page, "carol", "/tasks")
     for path, title, command in (
         ("/tasks", "No tasks yet.", "executor.submit("),
         ("/functions", "No functions yet.", "register_function("),
@@ -373,6 +383,6 @@ def test_who_has_nothing_yet_is_told_what_to_do_next(place: Place, page: Page) -
 @pytest.mark.parametrize("path", ["tasks", "functions", "policies/new", "usage", "operator/users", "operator/audit"])
 def test_no_page_is_wider_than_a_phone(place: Place, page: Page, path: str) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
-    log_in(page, place.scene, "ops", f"/{path}")
+    place.open(page, "ops", f"/{path}")
     page.get_by_role("heading", level=1).wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
