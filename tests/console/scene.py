@@ -9,18 +9,21 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastapi import FastAPI
 from relay_scene import Agent, Link
 from service_world import PAYLOAD, Rest, ServiceThread
+from starlette.types import ASGIApp
 
 from farcall import Executor
 from farcall.cli.console import front_of
 from farcall.client.rest import ApiClient
 from farcall.client.tokens import TokenStore
+from farcall.console.app import Console
 from farcall.endpoint.directory import EndpointDirectory
 from farcall.endpoint.process import EndpointRun, Quiet
 from farcall.endpoint.registered import Registered
@@ -55,17 +58,26 @@ class ConsoleService(ServiceThread):
     def __init__(self, settings: ServiceSettings) -> None:
         super().__init__(settings)
         self._front = front_of(settings)
+        self.console: Console | None = None
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         try:
-            async with running_service(self._settings, self._front) as self.running:
+            async with running_service(self._settings, self._seen) as self.running:
                 self._ready.set()
                 await self._stop.wait()
         except BaseException as exc:
             self._error = exc
             self._ready.set()
+
+    @asynccontextmanager
+    async def _seen(self, api: FastAPI) -> AsyncIterator[ASGIApp]:
+        assert self._front is not None
+        async with self._front(api) as front:
+            assert isinstance(front, Console)
+            self.console = front
+            yield front
 
 
 class RealEndpoint(Quiet):
@@ -186,6 +198,12 @@ class ConsoleScene:
 
     def executor(self, who: Rest, endpoint_id: str) -> Executor:
         return Executor(endpoint_id=endpoint_id, client=self.client(who))
+
+    def tokens(self) -> list[str]:
+        """Those that the console holds for people who are logged in."""
+        assert self.thread.console is not None
+        sessions = self.thread.console.sessions
+        return [token for session, _ in sessions._open.values() for token in session.tokens]
 
     def keep(self, link: Any) -> Any:
         """Close it in the end."""

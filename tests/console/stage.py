@@ -53,7 +53,8 @@ PLAIN = Words(
 
 _MARKUP = (
     "<img src=x onerror=\"window.__hit='img'\"><script>window.__hit='script'</script></script></textarea>"
-    "{{ window.__hit = 'vue' }} ${window.__hit='template'} `\\u202e\u202etxt\u202c' \" &lt;b&gt; javascript:window.__hit=1"
+    "{{ window.__hit = 'vue' }} ${window.__hit='template'} `\u202etxt\u202c' \" &lt;b&gt; "
+    "javascript:window.__hit=1"
 )
 HOSTILE = Words(
     endpoint=f"ep {_MARKUP}"[:120],

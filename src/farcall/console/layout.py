@@ -72,10 +72,10 @@ def frame(view: View) -> Iterator[Any]:
         Tag("div").classes("fc-grow")
         _theme_button(view)
         with ui.button(icon="account_circle").props('flat dense round aria-label="Your login"'):
-            with ui.menu().props("auto-close"):
+            with ui.menu().props("auto-close role=menu"):
                 Tag("div", view.session.username).classes("fc-menu-text")
-                ui.menu_item("Account", lambda: view.go("/account"))
-                ui.menu_item("Log out", view.log_out)
+                ui.menu_item("Account", lambda: view.go("/account")).props("role=menuitem")
+                ui.menu_item("Log out", view.log_out).props("role=menuitem")
     drawer = ui.left_drawer(bordered=True).props("width=210 breakpoint=800 show-if-above").classes("fc-drawer")
     client.connect_handlers.pop()  # it asks every browser whether the drawer is open: nobody here needs to know
     with drawer:
