@@ -11,7 +11,7 @@ from farcall.console.components.text import Tag
 from farcall.console.layout import Crumb
 from farcall.console.page import View, console_page, url
 from farcall.console.pages.operator_tabs import operator_tabs
-from farcall.console.pages.shared import more_of
+from farcall.console.pages.parts import more_of
 from farcall.console.views.audit import AuditFilter, audit_row
 from farcall.console.views.operators import health_facts
 from farcall.console.views.times import to_address
