@@ -38,6 +38,7 @@ class Words:
     description: str
     config: str
     option: str
+    flag: str
     function: str
     error: str
     policy: str
@@ -52,6 +53,7 @@ PLAIN = Words(
     description="Two partitions, Slurm, 64 nodes. Ask hpc@example.org for an account.",
     config="# Threads in one process: for short functions.\nengine:\n  type: ThreadPoolEngine\n  max_workers: 2\n",
     option="Scheduler account that the job is charged to",
+    flag="exclusive",
     function="triple",
     error="The input has 3 columns, 4 were expected",
     policy="Staff and guests",
@@ -71,6 +73,7 @@ HOSTILE = Words(
     description=f"about {_MARKUP}",
     config=f"# {_MARKUP}\nengine:\n  type: ThreadPoolEngine\n  max_workers: 2\n",
     option=f"option {_MARKUP}",
+    flag="flag<img src=x onerror=window.__hit='flag'>{{window.__hit='flag'}}",
     function="fn <img src=x onerror=window.__hit='fn'> {{ window.__hit = 'fn' }}",
     error=f"failed {_MARKUP}",
     policy=f"policy {_MARKUP}"[:120],
@@ -128,7 +131,7 @@ def populated(scene: ConsoleScene, words: Words) -> Stage:
             "account": {"type": "string", "description": words.option},
             "partition": {"enum": ["short", "long", words.queue]},
             "nodes": {"type": "integer", "minimum": 1, "maximum": 64, "default": 1},
-            words.account: {"type": "boolean"},
+            words.flag: {"type": "boolean", "description": "No other job on the same nodes"},
         },
     }
     manager = Manager(
