@@ -14,6 +14,13 @@ import yaml
 from scene import ConsoleScene, Manager, RealEndpoint
 from service_world import Rest
 
+from farcall.service.audit.rules import operator
+from farcall.service.clients.rules import Client
+from farcall.service.clients.store import add_client
+from farcall.service.groups.store import add_group, add_member
+from farcall.service.ids import new_id
+from farcall.service.users.store import one_person
+
 __all__ = ["HOSTILE", "PLAIN", "Stage", "Stop", "Words", "populated", "stops"]
 
 
@@ -37,6 +44,7 @@ class Words:
     policy: str
     account: str
     queue: str
+    person: str
 
 
 PLAIN = Words(
@@ -51,6 +59,7 @@ PLAIN = Words(
     policy="Staff and guests",
     account="phys-042",
     queue="short",
+    person="Carol Danvers",
 )
 
 _MARKUP = (
@@ -70,6 +79,7 @@ HOSTILE = Words(
     policy=f"policy {_MARKUP}"[:120],
     account="acc<img src=x onerror=window.__hit='acc'>{{window.__hit='acc'}}",
     queue="q<svg onload=window.__hit='q'>${window.__hit='q'}",
+    person=f"somebody {_MARKUP}"[:120],
 )
 """Every way that a text has become a script somewhere: markup, Vue's and JavaScript's templates, the end of a script,
 an address with a script, and characters that turn the line round."""
@@ -144,6 +154,7 @@ def populated(scene: ConsoleScene, words: Words) -> Stage:
     )
     _work(stage)
     _user_endpoints(stage, bob)
+    _accounts(stage)
     return stage
 
 
@@ -171,12 +182,22 @@ def stops(stage: Stage) -> Sequence[Stop]:
         Stop(name="task", path=f"/tasks/{ids['failed']}", who="ada", heading="Task", says=(words.error,)),
         Stop(name="functions", path="/functions", who="ada", heading="Functions", says=(words.function,)),
         Stop(name="function", path=f"/functions/{ids['function']}", who="ada", heading=words.function),
+        Stop(name="console-pick", path="/console/compute", who="ada", heading="Console", says=(words.manager,)),
         Stop(name="console", path=console, who="ada", heading="Console", says=(words.account, words.queue)),
         Stop(name="user-endpoint", path=f"{console}/{ids['user_endpoint']}", who="ada", heading="User endpoint"),
         Stop(name="policies", path="/policies", who="ada", heading="Policies", says=(words.policy,)),
         Stop(name="policy", path=f"/policies/{ids['policy']}", who="ada", heading="Edit Policy Details"),
-        Stop(name="usage", path="/usage", who="ada", heading="Usage"),
+        Stop(name="policy-new", path="/policies/new", who="ada", heading="Create Policy"),
+        Stop(name="usage", path="/usage?by=function", who="ada", heading="Usage", says=(words.function,)),
         *_operator_stops(),
+        Stop(
+            name="operator-user",
+            path=f"/operator/users/{ids['user']}",
+            who="ops",
+            heading="carol",
+            says=(words.person,),
+        ),
+        Stop(name="operator-client", path=f"/operator/clients/{ids['client']}", who="ops", heading=words.person),
     ]
 
 
@@ -188,6 +209,25 @@ def _operator_stops() -> list[Stop]:
         Stop(name=each.path.strip("/").replace("/", "-"), path=each.path, who="ops", heading=each.title)
         for each in pages
     ]
+
+
+def _accounts(stage: Stage) -> None:
+    """Somebody, a group and a program, whose names are theirs to choose; and what the audit log says of that."""
+    told = stage.words.person
+    ops, now = stage.people["ops"], time.time()
+    wanted = {"username": "carol", "display_name": told, "email": told, "organization": told}
+    stage.ids["user"] = ops.ask("POST", "/v3/admin/users", wanted)["user"]["id"]
+    client = Client(
+        id=new_id(), name=told, is_confidential=True, redirect_uris=("https://app.example.org/back",), created_at=now
+    )
+    stage.ids["client"] = client.id
+
+    def make(conn: Any) -> None:
+        add_client(conn, client, "local", operator(told))
+        group = add_group(conn, "lab", told, operator(told), now)
+        add_member(conn, group, one_person(conn, "bob", "local"), "manager", operator(told), now)
+
+    stage.scene.thread.call(lambda service: service.db.write(make))
 
 
 def _policy(who: Rest, words: Words) -> str:
