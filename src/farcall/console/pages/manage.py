@@ -292,7 +292,7 @@ async def _history(view: View, user_endpoint_id: str) -> None:
             return
         points = [_point(each) for each in mappings(told["points"])]
         label = f"Workers of the user endpoint over the last {duration(length_s)}"
-        time_chart(_UTILISATION, points, label=label, unit="workers")
+        time_chart(_UTILISATION, points, label=label)
 
 
 def _point(told: Mapping[str, Any]) -> dict[str, Any]:
