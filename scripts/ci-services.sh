@@ -64,6 +64,10 @@ slurm() { # a batch system
     need slurm-client "/usr/bin/sbatch"
 }
 
+systemd_analyze() { # checks the units that enable-on-boot writes; nothing is started by it
+    need systemd "/usr/bin/systemd-analyze"
+}
+
 missing=0
 postgresql
 haproxy
@@ -72,4 +76,5 @@ network
 nodejs
 chromium
 slurm
+systemd_analyze
 exit $((missing * 69))

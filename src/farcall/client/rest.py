@@ -338,6 +338,12 @@ class ApiClient:
         found = _object(self.url, self._get(path + ("?include_fields=config" if with_config else "")))
         return [each for each in found.get("user_endpoints") or () if isinstance(each, dict)]
 
+    def stop_user_endpoint(self, user_endpoint_id: str | UUID, reason: str = "") -> dict[str, Any]:
+        """Have its manager end a user endpoint; its unfinished tasks fail with the reason. Ours."""
+        path = f"/v3/endpoints/{uuid_text(user_endpoint_id, 'user_endpoint_id')}/stop"
+        query = f"?{urlencode({'reason': reason})}" if reason else ""
+        return _object(self.url, self._http.request("POST", path + query, is_repeatable=True))
+
     def shares(self, endpoint_id: str | UUID) -> dict[str, Any]:
         """With whom an endpoint is shared: `shares` (`kind`, `id`, `name`), and `notice` for people. Ours."""
         return _object(self.url, self._get(_shares_path(endpoint_id)))

@@ -19,7 +19,8 @@ import pytest
 from farcall.endpoint.manager.environment import DEFAULT_PATH
 from farcall.endpoint.manager.launch import STATUSES
 from farcall.endpoint.manager.line import Failed, Rendered
-from farcall.endpoint.manager.spawn import MARK_VARIABLE, end
+from farcall.endpoint.manager.marks import MARK_VARIABLE
+from farcall.endpoint.manager.spawn import end
 from local_users import LocalUsers, PamService, Person
 
 from .conftest import Start

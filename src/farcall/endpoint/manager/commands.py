@@ -17,6 +17,7 @@ from farcall.wire.messages import is_uuid_text
 from farcall.wire.names import endpoint_name_fault
 
 __all__ = [
+    "COMMANDS",
     "START",
     "STOP",
     "CommandUnreadable",
@@ -29,6 +30,9 @@ __all__ = [
 START: Final = "cmd_start_endpoint"
 STOP: Final = "cmd_stop_user_endpoint"
 """Ours."""
+
+COMMANDS: Final = (START, STOP)
+"""What this manager understands; it says so when it registers."""
 
 _CONTENT_TYPE: Final = "application/json"
 _QUEUES: Final = ("task_queue_info", "result_queue_info", "heartbeat_queue_info")

@@ -12,13 +12,10 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import signal
 import socket
 import stat
 import sys
-import tempfile
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -277,7 +274,8 @@ def _why_not(exc: OSError) -> str:
 def _site_program(path: str | None) -> str | None:
     """What a site has put before our own program, on the PATH that it sets; relative directories do not count."""
     directories = [each for each in (path or "").split(os.pathsep) if os.path.isabs(each)]
-    return shutil.which(AGENT, path=os.pathsep.join(directories)) if directories else None
+    programs = (os.path.join(each, AGENT) for each in directories)
+    return next((each for each in programs if os.path.isfile(each) and os.access(each, os.X_OK)), None)
 
 
 def _file_of(data: bytes) -> int:
@@ -285,6 +283,8 @@ def _file_of(data: bytes) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("farcall-config", os.MFD_CLOEXEC)
     else:  # a Python that was built for older systems
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     with open(fd, "wb", closefd=False) as file_:
@@ -326,5 +326,7 @@ def _step(name: str, text: str = "") -> Iterator[None]:
     except (_Stopped, BrokenPipeError):
         raise
     except Exception as exc:
+        import traceback
+
         said = text or f"The endpoint could not start a user endpoint: its step {name!r} failed."
         raise _Stopped(name, f"{said} {_ADMINISTRATORS}", traceback.format_exc(limit=-3)) from exc

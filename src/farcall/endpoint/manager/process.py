@@ -26,7 +26,7 @@ from farcall.endpoint.announcing import Announcer, ExitStatus
 from farcall.endpoint.auditlog import AuditLog, AuditLogUnwritable
 from farcall.endpoint.configfile import ConfigInvalid
 from farcall.endpoint.directory import EndpointDirectory, RegistrationUnreadable
-from farcall.endpoint.manager.commands import StartRequest
+from farcall.endpoint.manager.commands import COMMANDS, StartRequest
 from farcall.endpoint.manager.config import (
     Blueprint,
     BlueprintUnreadable,
@@ -46,6 +46,7 @@ from farcall.endpoint.manager.runner import ManagerEnd, ManagerRunner, Site
 from farcall.endpoint.origin import usable_amqp_port
 from farcall.endpoint.pidfile import AlreadyRunning, PidFile
 from farcall.tls import CaFileUnusable, Trust
+from farcall.wire.errors import FarcallError
 from farcall.wire.rest import EndpointRegistration, RegistrationResponse
 
 __all__ = ["ManagerRun", "registration_of_manager"]
@@ -192,7 +193,11 @@ class ManagerRun:
             return None
         if loaded.mapping_path is not None:
             return _Registered(response, None)
-        identities = self._client.userinfo().get("identity_set") or ()
+        try:
+            identities = self._client.userinfo().get("identity_set") or ()
+        except FarcallError as exc:
+            status = registration.exit_status(exc)
+            raise registration.RegistrationRefused(f"Whose endpoint this is cannot be asked: {exc}", status) from exc
         own = frozenset(str(each["sub"]) for each in identities if isinstance(each, dict) and each.get("sub"))
         return _Registered(response, own)
 
@@ -348,6 +353,7 @@ def registration_of_manager(name: str, loaded: LoadedManager, blueprint: Bluepri
             "endpoint_config": loaded.text,
             "user_config_template": blueprint.template,
             "user_config_schema": blueprint.schema,
+            "commands": list(COMMANDS),
         },
     )
 

@@ -151,6 +151,7 @@ class ManagerRunner:
         take it for one."""
         self._blueprints: dict[str, Blueprint] = {}
         self._helpers = Helpers("farcall-manager")
+        self._askers = Helpers("farcall-manager-ask")  # questions wait as long as the service does not answer
         self._stop_replies: dict[str, list[Reply]] = {}
         self._beat_due_s: float | None = None
         self._is_connected = self._is_finished = False
@@ -262,15 +263,16 @@ class ManagerRunner:
         self._links.ack(deliveries)
 
     def _set_connected(self, is_connected: bool) -> None:
+        has_changed, self._is_connected = is_connected != self._is_connected, is_connected
         if is_connected:
             self._beat()
-        if is_connected != self._is_connected:
-            self._is_connected = is_connected
+        if has_changed:
             self._on_connection(is_connected)
 
     def _beat(self) -> None:
         self._beat_due_s = time.monotonic() + self._period_s
-        self._links.heartbeat(self._period_s)
+        if self._is_connected:  # else it would be sent when it is no longer true
+            self._links.heartbeat(self._period_s)
         self._notices.prune()
         self._reap()
 
@@ -279,7 +281,7 @@ class ManagerRunner:
             text = self._why_refused(reason)
             self._soon(partial(self._login_judged, text))
 
-        self._helpers.do(asked)
+        self._askers.do(asked)
 
     def _login_judged(self, text: str | None) -> None:
         if text is None:
@@ -415,7 +417,7 @@ class ManagerRunner:
             why_not = self._site.ask(command.user_endpoint_id, command.reason, str(info.get("connection_url")))
             self._put(CredentialAnswered(user_endpoint_id=command.user_endpoint_id, why_not=why_not))
 
-        self._helpers.do(work)
+        self._askers.do(work)
 
     @_do.register
     def _record(self, command: Record) -> None:

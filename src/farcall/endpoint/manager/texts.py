@@ -7,6 +7,8 @@ from typing import Final
 
 import yaml
 
+from farcall.endpoint.manager.commands import StopUserEndpoint
+
 __all__ = [
     "grace_of",
     "launch_failed",
@@ -57,11 +59,13 @@ def too_many_of_one(limit: int) -> str:
     )
 
 
-def stopped(user_endpoint_id: str, reason: str) -> str:
-    said = f": {reason.rstrip('.')}" if reason else ""
+def stopped(user_endpoint_id: str, wish: StopUserEndpoint) -> str:
+    """Somebody has stopped it: at the service (the reason then begins with who), or on the endpoint's machine."""
+    reason = wish.reason.rstrip(".")
+    who = "" if wish.username else " by the administrator of the endpoint"
     return (
-        f"The user endpoint {user_endpoint_id} was stopped by the administrator of the endpoint{said}. What waited for "
-        "it, or ran there, has failed; submitting again starts it again."
+        f"The user endpoint {user_endpoint_id} was stopped{who}{f': {reason}' if reason else ''}. What waited for it, "
+        "or ran there, has failed; submitting again starts it again."
     )
 
 
