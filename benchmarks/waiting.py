@@ -8,7 +8,6 @@ AMQP connection reports for the endpoints.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import selectors

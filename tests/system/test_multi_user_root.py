@@ -227,6 +227,21 @@ def test_who_may_not_is_told_why_in_the_futures_exception(world: World) -> None:
     assert "WORKERS" in told
 
 
+def test_a_task_that_attacks_the_manager_harms_no_other_user(world: World) -> None:
+    manager = world.with_pam
+    pid = manager.pid
+    calls = {"endpoint": manager.id, "config": {"WORKERS": 1}}
+    (facts,) = world.ben.program("as_local_user", **calls)
+    world.ann.program("attack", **calls)
+    (again,) = world.ben.program("as_local_user", **calls)
+    assert again["pid"] == facts["pid"]
+    (after,) = world.ann.program("as_local_user", **calls)
+    check_was(after, world.people.a)
+    assert manager.pid == pid
+    assert "line.fault" in manager.log
+    assert "\x1b" not in manager.log
+
+
 def test_after_kill_9_of_a_user_endpoint_what_its_tasks_left_is_ended_and_the_next_task_starts_another(
     world: World,
 ) -> None:

@@ -19,7 +19,8 @@ import pytest
 from farcall.endpoint.manager.environment import DEFAULT_PATH
 from farcall.endpoint.manager.launch import STATUSES
 from farcall.endpoint.manager.line import Failed, Rendered
-from farcall.endpoint.manager.spawn import MARK_VARIABLE, end
+from farcall.endpoint.manager.marks import MARK_VARIABLE
+from farcall.endpoint.manager.spawn import end
 from local_users import LocalUsers, PamService, Person
 
 from .conftest import Start
@@ -158,6 +159,8 @@ def test_what_pam_tells_people_reaches_them_and_a_session_that_does_not_open_sta
         finally:
             file.unlink()
     assert pam.sessions() == before
+    with pam.without_credentials():
+        check_is(start(people.a.name, pam_service=pam.name).facts(), people.a)
 
 
 def test_a_session_is_closed_however_the_agent_ends(start: Start, people: LocalUsers, pam: PamService) -> None:

@@ -17,6 +17,7 @@ from farcall.wire.messages import is_uuid_text
 from farcall.wire.names import endpoint_name_fault
 
 __all__ = [
+    "COMMANDS",
     "START",
     "STOP",
     "CommandUnreadable",
@@ -29,6 +30,9 @@ __all__ = [
 START: Final = "cmd_start_endpoint"
 STOP: Final = "cmd_stop_user_endpoint"
 """Ours."""
+
+COMMANDS: Final = (START, STOP)
+"""What this manager understands; it says so when it registers."""
 
 _CONTENT_TYPE: Final = "application/json"
 _QUEUES: Final = ("task_queue_info", "result_queue_info", "heartbeat_queue_info")
@@ -104,7 +108,7 @@ def parse_command(
         raise CommandUnreadable("it does not say when it was sent")
     try:
         document = json.loads(body)
-    except ValueError as exc:  # UnicodeDecodeError is one
+    except (ValueError, RecursionError) as exc:  # UnicodeDecodeError is a ValueError
         raise CommandUnreadable("it is not JSON") from exc
     if not isinstance(document, dict):
         raise CommandUnreadable("it is not a JSON object")

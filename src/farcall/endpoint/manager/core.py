@@ -3,8 +3,8 @@
 Events and the clock come in, commands go out; `runner` carries them out. Promises:
 
 - there is at most one process for a user endpoint, from `Launch` to `Ended` or `LaunchFailed`;
-- whoever asks for a user endpoint gets one, or is told why not, unless the manager itself is ending: then the service
-  asks again when it is back;
+- whoever asks for a user endpoint gets one, or is told why not, unless the manager itself is ending, or somebody has
+  just stopped that user endpoint: then the service asks again, if it still wants it, when that is over;
 - a user endpoint that cannot be started is told of with a text for the submitter; so is one that died, but then the
   service asks for it again as long as tasks wait (they are reconciled then), and counts how often that happens;
 - nothing begins after `StopManager`, and `Finish` comes when nothing runs any more.
@@ -68,12 +68,14 @@ SKEW_LIMIT_S: Final = 180.0
 
 STOP_PATIENCE_S: Final = 20.0
 """How long a user endpoint may take to end, on top of what its running tasks get."""
+GRACE_LIMIT_S: Final = 600.0
+"""The longest time that a template may give to running tasks."""
 AT_ONCE_PATIENCE_S: Final = 8.0
 TERM_PATIENCE_S: Final = 8.0
 LINE_PATIENCE_S: Final = 30.0
 """How long a process may go on without its line: a PAM session may have to be closed."""
-STOPPED_MEMORY_S: Final = 10.0
-"""The service may ask again for a user endpoint that an administrator stopped, before it has heard of that."""
+STOPPED_MEMORY_S: Final = 3.0
+"""The service may ask again for a user endpoint that was stopped, before it has heard of that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,9 @@ class UserEndpoint:
         pid: of its process; None: there is none yet.
         launched_s: when the process was begun.
         again: a start request that came while it ran; `is_again_kept`: although it is older than the grace period.
-        stopped_by: who wants it to end, and why; None: nobody.
+        grace_s: what its running tasks get at its end, as the launcher has said.
+        is_asking: the service is being asked about its broker login; it may ask once at a time.
+        stop_text: somebody wants it to end: what those are told who wait for it; None: nobody.
     """
 
     request: StartRequest
@@ -113,11 +117,13 @@ class UserEndpoint:
     has_been_online: bool = False
     state: State | None = None
     config: str | None = None
+    grace_s: float = 10.0
+    is_asking: bool = False
     failed: Failed | None = None
     again: StartRequest | None = None
     again_s: float = 0.0
     is_again_kept: bool = False
-    stopped_by: str | None = None
+    stop_text: str | None = None
     next_signal: int | None = None
     signal_due_s: float | None = None
 
@@ -127,7 +133,7 @@ class UserEndpoint:
 
     @property
     def is_stopping(self) -> bool:
-        return self.stopped_by is not None or (self.state is not None and self.state.phase == "stopping")
+        return self.stop_text is not None or (self.state is not None and self.state.phase == "stopping")
 
 
 class ManagerCore:
@@ -137,7 +143,7 @@ class ManagerCore:
         self._policy = policy
         self._users: dict[str, UserEndpoint] = {}
         self._attempts = itertools.count(1)
-        self._stopped: dict[str, tuple[float, str]] = {}
+        self._stopped: dict[str, float] = {}
         self._stopping: StopManager | None = None
         self._is_finished = False
 
@@ -195,16 +201,13 @@ class ManagerCore:
 
     def _wanted(self, request: StartRequest, now_s: float) -> Iterator[Command]:
         user = self._users.get(request.user_endpoint_id)
-        stopped_s, stop_text = self._stopped.get(request.user_endpoint_id, (0.0, None))
-        if user is None and stop_text is not None and now_s - stopped_s <= STOPPED_MEMORY_S:
-            yield _notice(request, stop_text)
-        elif user is None:
-            yield from self._begin(request)
+        if user is None:
+            stopped_s = self._stopped.get(request.user_endpoint_id)
+            if stopped_s is None or now_s - stopped_s > STOPPED_MEMORY_S:
+                yield from self._begin(request)
         elif not user.is_launched:
             user.request = request  # with its credentials it will be launched
-        elif user.stopped_by is not None:
-            yield _notice(request, texts.stopped(user.id, user.stopped_by))
-        else:
+        elif user.stop_text is None:
             user.again, user.again_s, user.is_again_kept = request, now_s, user.is_stopping
             yield Send(user_endpoint_id=user.id, message=Credentials(queues=request.queues))
 
@@ -220,21 +223,18 @@ class ManagerCore:
 
     def _stop_user_endpoint(self, command: StopUserEndpoint, now_s: float) -> Iterator[Command]:
         user = next((each for each in self._users.values() if command.which in (each.id, each.request.name)), None)
-        if user is None or user.stopped_by is not None:
+        if user is None or user.stop_text is not None:
             return
-        if not user.is_launched:
+        user.stop_text = texts.stopped(user.id, command)
+        if user.is_launched:
+            yield from self._end(user, command.reason or "somebody stopped it", now_s, is_at_once=False)
+        else:
             del self._users[user.id]
-            yield self._told_stopped(user, command.reason, now_s)
-            return
-        user.stopped_by = command.reason
-        yield from self._end(user, "an administrator stops it", now_s, is_at_once=False)
+            yield self._told_stopped(user, user.stop_text, now_s)
 
-    def _told_stopped(self, user: UserEndpoint, reason: str, now_s: float) -> Notice:
-        text = texts.stopped(user.id, reason)
-        self._stopped = {
-            each: (at_s, said) for each, (at_s, said) in self._stopped.items() if now_s - at_s <= STOPPED_MEMORY_S
-        }
-        self._stopped[user.id] = (now_s, text)
+    def _told_stopped(self, user: UserEndpoint, text: str, now_s: float) -> Notice:
+        self._stopped = {each: at_s for each, at_s in self._stopped.items() if now_s - at_s <= STOPPED_MEMORY_S}
+        self._stopped[user.id] = now_s
         return _notice(user.again or user.request, text)
 
     # Starting ----------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ class ManagerCore:
             return
         message = event.message
         if isinstance(message, Rendered):
-            user.config = message.config
+            user.config, user.grace_s = message.config, min(max(message.grace_s, 0.0), GRACE_LIMIT_S)
         elif isinstance(message, State):
             user.state = message
             user.has_been_online = user.has_been_online or message.phase == "online"
@@ -295,14 +295,17 @@ class ManagerCore:
             user.failed = message
         elif isinstance(message, AuditLine) and user.person is not None:
             yield Record(user_endpoint_id=user.id, uid=user.person.uid, pid=user.pid or 0, text=message.text)
-        elif isinstance(message, CredentialRefused):
+        elif isinstance(message, CredentialRefused) and not user.is_asking:
+            user.is_asking = True
             queues = (user.again or user.request).queues
             yield Ask(user_endpoint_id=user.id, queues=queues, reason=message.reason)
 
     @_on.register
     def _credential_answered(self, event: CredentialAnswered, now_s: float) -> Iterator[Command]:
         del now_s
-        if event.user_endpoint_id in self._users:
+        user = self._users.get(event.user_endpoint_id)
+        if user is not None:
+            user.is_asking = False
             yield Send(user_endpoint_id=event.user_endpoint_id, message=CredentialCounts(why_not=event.why_not))
 
     @_on.register
@@ -319,8 +322,8 @@ class ManagerCore:
         if self._stopping is not None:
             return
         latest = user.again or user.request
-        if user.stopped_by is not None:
-            yield self._told_stopped(user, user.stopped_by, now_s)
+        if user.stop_text is not None:
+            yield self._told_stopped(user, user.stop_text, now_s)
         elif user.failed is not None:
             yield _notice(latest, user.failed.text, is_final=not user.has_been_online)
         elif event.status != 0:
@@ -347,7 +350,7 @@ class ManagerCore:
         yield from self._stop_manager(StopManager(reason=event.text, is_at_once=True), now_s)
 
     def _end(self, user: UserEndpoint, reason: str, now_s: float, *, is_at_once: bool) -> Iterator[Command]:
-        patience_s = AT_ONCE_PATIENCE_S if is_at_once else STOP_PATIENCE_S + texts.grace_of(user.config)
+        patience_s = AT_ONCE_PATIENCE_S if is_at_once else STOP_PATIENCE_S + user.grace_s
         due_s = now_s + patience_s
         if user.next_signal is None or (user.signal_due_s is not None and due_s < user.signal_due_s):
             user.next_signal, user.signal_due_s = user.next_signal or signal.SIGTERM, due_s

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from farcall.endpoint.manager.accounts import LocalAccount
 from farcall.endpoint.manager.line import Order
-from farcall.endpoint.manager.spawn import MARK_VARIABLE
+from farcall.endpoint.manager.marks import MARK_VARIABLE
 from farcall.wire.errors import FarcallError
 
 __all__ = ["DEFAULT_PATH", "RESERVED", "EnvironmentRefused", "user_environment"]

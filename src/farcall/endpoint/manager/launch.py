@@ -12,13 +12,10 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import signal
 import socket
 import stat
 import sys
-import tempfile
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -46,6 +43,7 @@ STATUSES: Final = {
 }  # fmt: skip
 """Exit status by the step that failed, so that it can be told from what the agent itself ends with."""
 
+_USUAL_GRACE_S: Final = 10.0
 _ADMINISTRATORS: Final = "Its log tells the endpoint's administrators more."
 
 # As `python -m`, but the home directory, where it runs, is no import path.
@@ -108,7 +106,7 @@ def _launch(line: socket.socket, *, mark: str, is_tied: bool) -> NoReturn:
     base = _base(order)
     _open_log(base / order.name)
     config = _render(order, environment)
-    _tell(line, Rendered(config=config))
+    _tell(line, Rendered(config=config, grace_s=_grace_of(config)))
     _execute(order, environment, line, config=config, base=base, mark=mark)
 
 
@@ -122,11 +120,14 @@ def _order(line: socket.socket) -> Order:
             ) from exc
         if order is None:
             raise BrokenPipeError
-        fault = "no order" if not isinstance(order, Order) else endpoint_name_fault(order.name)
-        if fault is not None:
-            raise _Stopped("order", f"The endpoint could not start a user endpoint. {_ADMINISTRATORS}", fault)
-        assert isinstance(order, Order)
-        return order
+        fault = "no order"
+        if isinstance(order, Order):
+            fault = endpoint_name_fault(order.name) or ""
+            if not order.name.startswith("uep."):  # below the same directory lie endpoints of the user's own
+                fault = fault or "no user endpoint's name"
+            if not fault:
+                return order
+        raise _Stopped("order", f"The endpoint could not start a user endpoint. {_ADMINISTRATORS}", fault)
 
 
 def _account(order: Order) -> LocalAccount | None:
@@ -236,6 +237,17 @@ def _render(order: Order, environment: dict[str, str]) -> str:
             raise _Stopped(exc.step, exc.text) from exc
 
 
+def _grace_of(config: str) -> float:
+    """`shutdown_grace_period`, if it makes sense; whether the rest does says the agent."""
+    import yaml
+
+    try:
+        grace_s = float(yaml.safe_load(config)["shutdown_grace_period"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
+        return _USUAL_GRACE_S
+    return grace_s if 0 <= grace_s < 1e6 else _USUAL_GRACE_S
+
+
 def _execute(
     order: Order, environment: dict[str, str], line: socket.socket, *, config: str, base: Path, mark: str
 ) -> NoReturn:
@@ -277,7 +289,8 @@ def _why_not(exc: OSError) -> str:
 def _site_program(path: str | None) -> str | None:
     """What a site has put before our own program, on the PATH that it sets; relative directories do not count."""
     directories = [each for each in (path or "").split(os.pathsep) if os.path.isabs(each)]
-    return shutil.which(AGENT, path=os.pathsep.join(directories)) if directories else None
+    programs = (os.path.join(each, AGENT) for each in directories)
+    return next((each for each in programs if os.path.isfile(each) and os.access(each, os.X_OK)), None)
 
 
 def _file_of(data: bytes) -> int:
@@ -285,6 +298,8 @@ def _file_of(data: bytes) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("farcall-config", os.MFD_CLOEXEC)
     else:  # a Python that was built for older systems
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     with open(fd, "wb", closefd=False) as file_:
@@ -326,5 +341,7 @@ def _step(name: str, text: str = "") -> Iterator[None]:
     except (_Stopped, BrokenPipeError):
         raise
     except Exception as exc:
+        import traceback
+
         said = text or f"The endpoint could not start a user endpoint: its step {name!r} failed."
         raise _Stopped(name, f"{said} {_ADMINISTRATORS}", traceback.format_exc(limit=-3)) from exc

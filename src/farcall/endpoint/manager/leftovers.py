@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from farcall.endpoint.manager.spawn import MARK_VARIABLE
+from farcall.endpoint.manager.marks import MARK_VARIABLE
 
 __all__ = ["Adopted", "Origin", "adopted", "end_adopted", "end_leftovers", "left_by", "reap"]
 

@@ -104,7 +104,7 @@ class ManagerLinks:
         connection = self._connection(self._commands.connection_url)
         self._consumer = connection.consume(self._commands.queue, self._on_commands, prefetch=PREFETCH)
         connection = self._connection(self._heartbeats.connection_url)
-        self._publisher = connection.publisher(self._heartbeats.exchange, self._heartbeats.queue, resends=False)
+        self._publisher = connection.publisher(self._heartbeats.exchange, self._heartbeats.queue)
         for connection in self._connections.values():
             connection.start()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -169,7 +168,7 @@ def _drop_capabilities() -> None:
 
 
 def _new_session_keyring() -> None:
-    number = _KEYCTL_NUMBERS.get(platform.machine())
+    number = _KEYCTL_NUMBERS.get(os.uname().machine)
     if number is not None:  # it fails where nobody may use keyrings, as in many containers: then none leaks either
         _libc.syscall(ctypes.c_long(number), ctypes.c_long(_KEYCTL_JOIN_SESSION_KEYRING), ctypes.c_void_p(None))
 

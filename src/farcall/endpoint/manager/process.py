@@ -26,7 +26,7 @@ from farcall.endpoint.announcing import Announcer, ExitStatus
 from farcall.endpoint.auditlog import AuditLog, AuditLogUnwritable
 from farcall.endpoint.configfile import ConfigInvalid
 from farcall.endpoint.directory import EndpointDirectory, RegistrationUnreadable
-from farcall.endpoint.manager.commands import StartRequest
+from farcall.endpoint.manager.commands import COMMANDS, StartRequest
 from farcall.endpoint.manager.config import (
     Blueprint,
     BlueprintUnreadable,
@@ -46,6 +46,7 @@ from farcall.endpoint.manager.runner import ManagerEnd, ManagerRunner, Site
 from farcall.endpoint.origin import usable_amqp_port
 from farcall.endpoint.pidfile import AlreadyRunning, PidFile
 from farcall.tls import CaFileUnusable, Trust
+from farcall.wire.errors import FarcallError, Forbidden
 from farcall.wire.rest import EndpointRegistration, RegistrationResponse
 
 __all__ = ["ManagerRun", "registration_of_manager"]
@@ -192,9 +193,19 @@ class ManagerRun:
             return None
         if loaded.mapping_path is not None:
             return _Registered(response, None)
-        identities = self._client.userinfo().get("identity_set") or ()
-        own = frozenset(str(each["sub"]) for each in identities if isinstance(each, dict) and each.get("sub"))
-        return _Registered(response, own)
+        return _Registered(response, self._own_identities(response.endpoint_id))
+
+    def _own_identities(self, endpoint_id: str) -> frozenset[str]:
+        """Whose functions run as whoever started this: all identities of that person, as far as the login tells."""
+        try:
+            try:
+                identities = self._client.userinfo().get("identity_set") or ()
+            except Forbidden:  # a token for functions and endpoints alone, as programs have
+                return frozenset([str(self._client.endpoint(endpoint_id).get("owner"))])
+        except FarcallError as exc:
+            status = registration.exit_status(exc)
+            raise registration.RegistrationRefused(f"Whose endpoint this is cannot be asked: {exc}", status) from exc
+        return frozenset(str(each["sub"]) for each in identities if isinstance(each, dict) and each.get("sub"))
 
     def _waiting(self, text: str) -> None:
         _log.warning("The service does not answer; waiting.", extra={"event": "service.waiting", "reason": text})
@@ -348,6 +359,8 @@ def registration_of_manager(name: str, loaded: LoadedManager, blueprint: Bluepri
             "endpoint_config": loaded.text,
             "user_config_template": blueprint.template,
             "user_config_schema": blueprint.schema,
+            "commands": list(COMMANDS),
+            "engine_encrypted": config.high_assurance,  # then its user endpoints refuse configurations that do not
         },
     )
 

@@ -76,6 +76,8 @@ FLUSH_S: Final = 10.0
 """How long the last heartbeat may take. Source: wire protocol, endpoint life."""
 NOTICES_S: Final = 5.0
 LEFTOVER_GRACE_S: Final = 2.0
+LAST_PIECES: Final = 64
+"""Of 64 KiB: more than a socket holds."""
 
 
 class ManagerEnd(Enum):
@@ -151,6 +153,7 @@ class ManagerRunner:
         take it for one."""
         self._blueprints: dict[str, Blueprint] = {}
         self._helpers = Helpers("farcall-manager")
+        self._askers = Helpers("farcall-manager-ask")  # questions wait as long as the service does not answer
         self._stop_replies: dict[str, list[Reply]] = {}
         self._beat_due_s: float | None = None
         self._is_connected = self._is_finished = False
@@ -262,15 +265,16 @@ class ManagerRunner:
         self._links.ack(deliveries)
 
     def _set_connected(self, is_connected: bool) -> None:
+        has_changed, self._is_connected = is_connected != self._is_connected, is_connected
         if is_connected:
             self._beat()
-        if is_connected != self._is_connected:
-            self._is_connected = is_connected
+        if has_changed:
             self._on_connection(is_connected)
 
     def _beat(self) -> None:
         self._beat_due_s = time.monotonic() + self._period_s
-        self._links.heartbeat(self._period_s)
+        if self._is_connected:  # else it would be sent when it is no longer true
+            self._links.heartbeat(self._period_s)
         self._notices.prune()
         self._reap()
 
@@ -279,7 +283,7 @@ class ManagerRunner:
             text = self._why_refused(reason)
             self._soon(partial(self._login_judged, text))
 
-        self._helpers.do(asked)
+        self._askers.do(asked)
 
     def _login_judged(self, text: str | None) -> None:
         if text is None:
@@ -415,7 +419,7 @@ class ManagerRunner:
             why_not = self._site.ask(command.user_endpoint_id, command.reason, str(info.get("connection_url")))
             self._put(CredentialAnswered(user_endpoint_id=command.user_endpoint_id, why_not=why_not))
 
-        self._helpers.do(work)
+        self._askers.do(work)
 
     @_do.register
     def _record(self, command: Record) -> None:
@@ -454,8 +458,9 @@ class ManagerRunner:
         if mask & selectors.EVENT_READ:
             self._read(user_endpoint_id, held)
 
-    def _read(self, user_endpoint_id: str, held: _Held, *, to_end: bool = False) -> None:
-        """What has come on a line: one piece, so that nobody starves the others, or all that is there."""
+    def _read(self, user_endpoint_id: str, held: _Held, *, pieces: int = 1) -> None:
+        """What has come on a line: one piece, so that nobody starves the others; or all that an ended process has said,
+        and not more: another process of the user's may hold its end, and go on."""
         while not held.is_line_over:
             try:
                 data = held.child.line.recv(1 << 16)
@@ -478,7 +483,8 @@ class ManagerRunner:
                 )
                 self._line_over(user_endpoint_id, held)
                 return
-            if not to_end:
+            pieces -= 1
+            if pieces <= 0:
                 return
 
     def _line_over(self, user_endpoint_id: str, held: _Held) -> None:
@@ -494,7 +500,7 @@ class ManagerRunner:
         status = held.child.status()
         if status is None:
             return
-        self._read(user_endpoint_id, held, to_end=True)  # its last words
+        self._read(user_endpoint_id, held, pieces=LAST_PIECES)  # its last words
         self._selector.unregister(held.child.pidfd)
         if not held.is_line_over:
             held.is_line_over = True

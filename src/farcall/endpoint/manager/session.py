@@ -17,9 +17,9 @@ from typing import Final, NoReturn
 
 from farcall.endpoint.manager.accounts import LocalAccount
 from farcall.endpoint.manager.leftovers import end_adopted
+from farcall.endpoint.manager.marks import KILL_CHILD_SIGNAL
 from farcall.endpoint.manager.pam import PamSession
 from farcall.endpoint.manager.privileges import end_with_parent, take_in_orphans
-from farcall.endpoint.manager.spawn import KILL_CHILD_SIGNAL
 
 __all__ = ["InSession", "enter_session"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -21,14 +20,9 @@ from typing import Final
 
 import farcall
 from farcall.endpoint.manager.line import Begin, Message, Order, pack
+from farcall.endpoint.manager.marks import KILL_CHILD_SIGNAL
 
-__all__ = ["KILL_CHILD_SIGNAL", "MARK_VARIABLE", "Child", "end", "spawn"]
-
-MARK_VARIABLE: Final = "FARCALL_USER_ENDPOINT"
-"""In the environment of all that a user endpoint starts: which start of which user endpoint it belongs to."""
-
-KILL_CHILD_SIGNAL: Final = signal.SIGUSR1
-"""Tells a launcher that keeps a PAM session to kill the agent, and then to close the session."""
+__all__ = ["Child", "end", "spawn"]
 
 # Isolated: neither the working directory nor anything of the environment is an import path. Where the manager's own
 # `farcall` lies is added, in case that is not where this interpreter would look.
@@ -119,7 +113,7 @@ def spawn(order: Order, begin: Begin, *, interpreter: str = sys.executable) -> C
         OSError: no process can be started.
     """
     frames = pack(order) + pack(begin)
-    mark = f"{order.name}/{secrets.token_hex(8)}"
+    mark = f"{order.name}/{os.urandom(8).hex()}"
     ours, theirs = socket.socketpair()
     try:
         with theirs:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import signal
-from typing import Final
 
-import yaml
+from farcall.endpoint.manager.commands import StopUserEndpoint
 
 __all__ = [
-    "grace_of",
     "launch_failed",
     "no_blueprint",
     "skewed",
@@ -19,9 +17,6 @@ __all__ = [
     "untrusted",
     "ended",
 ]
-
-_USUAL_GRACE_S: Final = 10.0
-_GRACE_LIMIT_S: Final = 600.0
 
 
 def skewed(skew_s: float, limit_s: float) -> str:
@@ -57,11 +52,13 @@ def too_many_of_one(limit: int) -> str:
     )
 
 
-def stopped(user_endpoint_id: str, reason: str) -> str:
-    said = f": {reason.rstrip('.')}" if reason else ""
+def stopped(user_endpoint_id: str, wish: StopUserEndpoint) -> str:
+    """Somebody has stopped it: at the service (the reason then begins with who), or on the endpoint's machine."""
+    reason = wish.reason.rstrip(".")
+    who = "" if wish.username else " by the administrator of the endpoint"
     return (
-        f"The user endpoint {user_endpoint_id} was stopped by the administrator of the endpoint{said}. What waited for "
-        "it, or ran there, has failed; submitting again starts it again."
+        f"The user endpoint {user_endpoint_id} was stopped{who}{f': {reason}' if reason else ''}. What waited for it, "
+        "or ran there, has failed; submitting again starts it again."
     )
 
 
@@ -95,18 +92,6 @@ def unexpected(user_endpoint_id: str) -> str:
         f"General or unknown failure starting user endpoint {user_endpoint_id}. The log of the endpoint's manager says "
         "more: ask the endpoint's administrator."
     )
-
-
-def grace_of(config: str | None) -> float:
-    """Seconds that running tasks of a user endpoint with this configuration get when it ends."""
-    try:
-        found = yaml.safe_load(config or "")
-    except yaml.YAMLError:
-        return _USUAL_GRACE_S
-    named = found.get("shutdown_grace_period") if isinstance(found, dict) else None
-    if isinstance(named, bool) or not isinstance(named, (int, float)) or not named >= 0:
-        return _USUAL_GRACE_S
-    return min(float(named), _GRACE_LIMIT_S)
 
 
 def _signal_name(number: int) -> str:
