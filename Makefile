@@ -5,7 +5,7 @@ PY := .venv/bin/python
 # On CI's busy machines a test of real processes that fails is run once more, and reported as RERUN; not at a desk.
 RERUN := $(if $(CI),--reruns 1 -rR)
 
-.PHONY: help setup demo demo-stop test test-quick test-system check format types imports bench bench-servers bench-parts chaos run clean
+.PHONY: help setup demo demo-stop test test-quick test-system check format types imports bench bench-servers bench-parts chaos screenshots run clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ bench-parts: setup ## Measure the broker, the AMQP client and the service each b
 
 chaos: setup ## Kill, stop and cut off parts while 5,000 tasks flow, and count (CHAOS_SEED, CHAOS_TASKS, CHAOS_SETUP, …)
 	@$(PY) tests/chaos
+
+screenshots: setup ## Take pictures of every page of the console again, for docs/images (needs Chromium)
+	@$(PY) tests/console/screenshots.py
 
 clean: ## Remove .venv, caches and the demo's data (run `make demo-stop` first)
 	rm -rf .venv .demo .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -9,24 +9,29 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastapi import FastAPI
 from relay_scene import Agent, Link
 from service_world import PAYLOAD, Rest, ServiceThread
+from starlette.types import ASGIApp
 
 from farcall import Executor
 from farcall.cli.console import front_of
 from farcall.client.rest import ApiClient
 from farcall.client.tokens import TokenStore
+from farcall.console.app import Console
 from farcall.endpoint.directory import EndpointDirectory
 from farcall.endpoint.process import EndpointRun, Quiet
+from farcall.endpoint.registered import Registered
 from farcall.sdk import Client
 from farcall.sdk.stream import close_streams
 from farcall.service.accounts.passwords import hash_password
 from farcall.service.audit.rules import operator
+from farcall.service.managers.commands import STOP_COMMAND
 from farcall.service.server import running_service
 from farcall.service.settings import ServiceSettings
 from farcall.service.users.store import add_user
@@ -39,6 +44,7 @@ __all__ = ["PASSWORD", "ConsoleScene", "Manager", "log_in", "console_scene"]
 PASSWORD = "lamp orbit tuesday"
 _HASH = hash_password(PASSWORD)
 _START_S = 60.0
+_THREADS = "engine:\n  type: ThreadPoolEngine\n  max_workers: 2\n"
 _RUNTIME = {
     "globus_compute_sdk_version": "4.19.0",
     "python": {"version": "3.11.7", "version_tuple": [3, 11, 7]},
@@ -52,33 +58,41 @@ class ConsoleService(ServiceThread):
     def __init__(self, settings: ServiceSettings) -> None:
         super().__init__(settings)
         self._front = front_of(settings)
+        self.console: Console | None = None
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         try:
-            async with running_service(self._settings, self._front) as self.running:
+            async with running_service(self._settings, self._seen) as self.running:
                 self._ready.set()
                 await self._stop.wait()
         except BaseException as exc:
             self._error = exc
             self._ready.set()
 
+    @asynccontextmanager
+    async def _seen(self, api: FastAPI) -> AsyncIterator[ASGIApp]:
+        assert self._front is not None
+        async with self._front(api) as front:
+            assert isinstance(front, Console)
+            self.console = front
+            yield front
+
 
 class RealEndpoint(Quiet):
     """An endpoint with threads, in this process: the agent that users start."""
 
-    def __init__(self, directory: Path, url: str, token: str, name: str) -> None:
+    def __init__(self, directory: Path, url: str, token: str, name: str, display_name: str, config: str) -> None:
         self.id = ""
         self._is_settled = threading.Event()
         self._is_online = False
         path = directory / name
         path.mkdir(parents=True)
-        (path / "config.yaml").write_text(
-            f"display_name: {name}\nengine:\n  type: ThreadPoolEngine\n  max_workers: 2\n"
-        )
+        (path / "config.yaml").write_text(f"display_name: {json.dumps(display_name)}\n{config}", encoding="utf-8")
         self._client = ApiClient(url, token, store=TokenStore(directory / f"{name}.tokens.json"))
-        self._run = EndpointRun(EndpointDirectory(path), self._client, announcer=self)
+        place = EndpointDirectory(path)
+        self._run = EndpointRun(place, Registered(place, self._client), announcer=self)
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def start(self) -> None:
@@ -110,23 +124,36 @@ class Manager:
 
     def __init__(self, scene: ConsoleScene, owner: Rest, name: str, **registration: Any) -> None:
         self._scene = scene
-        document = {"endpoint_name": name, "multi_user": True, "metadata": {"hostname": "login1"}, **registration}
+        document = {
+            "endpoint_name": name,
+            "multi_user": True,
+            "metadata": {"hostname": "login1", "commands": [STOP_COMMAND]},
+            **registration,
+        }
         told = owner.ask("POST", "/v3/endpoints", document)
         self.id: str = told["endpoint_id"]
         info = told["command_queue_info"]
         self._commands = scene.keep(Link(info["connection_url"], info["queue"]))
+        self._read = 0
+
+    def submit(self, who: Rest, function_id: str, options: dict[str, Any] | None = None) -> str:
+        """A task of `who`; its id."""
+        call = {"tasks": {function_id: [PAYLOAD]}, "user_runtime": _RUNTIME, "user_endpoint_config": options or {}}
+        answer = who.ask("POST", f"/v3/endpoints/{self.id}/submit", call)
+        return str(answer["tasks"][function_id][0])
 
     def user_endpoint(self, who: Rest, function_id: str, options: dict[str, Any] | None = None) -> Agent:
         """The user endpoint that a task of `who` has it start."""
-        count = len(self._commands.got)
-        document = {
-            "tasks": {function_id: [PAYLOAD]},
-            "user_runtime": _RUNTIME,
-            "user_endpoint_config": options or {},
-        }
-        who.ask("POST", f"/v3/endpoints/{self.id}/submit", document)
-        order = json.loads(self._commands.wait(count + 1)[count][2])["kwargs"]
-        return self._scene.keep(Agent(order["amqp_creds"]))
+        self.submit(who, function_id, options)
+        return self._scene.keep(Agent(self.next_command("start")["kwargs"]["amqp_creds"]))
+
+    def next_command(self, verb: str) -> Any:
+        """The next one whose name begins so; those before are passed over."""
+        while True:
+            self._read += 1
+            command = json.loads(self._commands.wait(self._read)[self._read - 1][2])
+            if verb in command["command"]:
+                return command
 
 
 class ConsoleScene:
@@ -155,9 +182,11 @@ class ConsoleScene:
         )
         return Rest(self.thread, f"{name}@local", is_admin=is_operator)
 
-    def real_endpoint(self, who: Rest, name: str) -> RealEndpoint:
+    def real_endpoint(
+        self, who: Rest, name: str, *, display_name: str | None = None, config: str = _THREADS
+    ) -> RealEndpoint:
         token = who.http.headers["authorization"].removeprefix("Bearer ")
-        endpoint = RealEndpoint(self._root / "endpoints", self.url, token, name)
+        endpoint = RealEndpoint(self._root / "endpoints", self.url, token, name, display_name or name, config)
         endpoint.start()
         self._closing.callback(endpoint.stop)
         return endpoint
@@ -169,6 +198,12 @@ class ConsoleScene:
 
     def executor(self, who: Rest, endpoint_id: str) -> Executor:
         return Executor(endpoint_id=endpoint_id, client=self.client(who))
+
+    def tokens(self) -> list[str]:
+        """Those that the console holds for people who are logged in."""
+        assert self.thread.console is not None
+        sessions = self.thread.console.sessions
+        return [token for session, _ in sessions._open.values() for token in session.tokens]
 
     def keep(self, link: Any) -> Any:
         """Close it in the end."""

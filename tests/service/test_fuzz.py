@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import schemathesis
@@ -55,7 +56,8 @@ class Ids:
         return str(self._rest.ask("POST", "/v3/policies", {})["id"])
 
     def _identity_id(self) -> str:
-        return self._rest.identity.id
+        made = self._rest.ask("POST", "/v3/admin/users", {"username": f"u{uuid4().hex}"})
+        return str(made["user"]["id"])
 
     def _task_id(self) -> str:
         return self._submitted()[0]

@@ -10,14 +10,19 @@ from typing import Any
 import pytest
 from policy_world import HTTPS, Person, group, guarded_endpoint, person, policy
 from service_world import CODE, PAYLOAD, Play, Site
+from sqlalchemy import update
 
 from farcall.service import app as app_module
 from farcall.service.accounts.authority import BrokerAuthority
 from farcall.service.accounts.rules import broker_password, token_hash
 from farcall.service.accounts.store import revoke_token
 from farcall.service.audit.rules import NOBODY
+from farcall.service.clients.rules import Client
+from farcall.service.clients.store import add_client
+from farcall.service.db.tables import local_accounts
 from farcall.service.ids import new_id
 from farcall.service.policies import rules, store
+from farcall.service.users.store import add_user, set_admin
 from farcall.wire.auth import COMPUTE_SCOPE, MANAGE_PROJECTS_SCOPE
 from farcall.wire.topology import (
     HEARTBEATS,
@@ -367,9 +372,51 @@ async def _(world: World, who: Person) -> Try:
 @prepares("GET /v2/oauth2/userinfo", "oneself")
 @prepares("POST /v2/oauth2/userinfo", "oneself")
 @prepares("GET /v3/service", "the service")
+@prepares("GET /v3/admin/users", "the service")
+@prepares("GET /v3/admin/clients", "the service")
+@prepares("GET /v3/admin/groups", "the service")
+@prepares("GET /v3/admin/audit", "the service")
+@prepares("GET /v3/admin/health", "the service")
 @prepares("POST /v3/login-links", "the service")
 async def _(world: World, who: Person) -> Try:
     return Try("", "")
+
+
+@prepares("POST /v3/admin/users", "an account")
+async def _(world: World, who: Person) -> Try:
+    return Try("", "", {"username": f"new{len(who.id)}-{new_id()[-12:]}"})
+
+
+def _of_account(route: str) -> Prepare:
+    async def prepare(world: World, who: Person) -> Try:
+        """A local account that an operator has just made an administrator, with a second factor."""
+        db, now = world.site.service.db, world.site.clock.now
+        name = f"{new_id()}@local"
+        details = {"display_name": None, "email": None, "organization": None}
+        made = await db.write(
+            lambda conn: add_user(conn, name, "hash", must_change=False, actor=NOBODY, now=now, **details)
+        )
+        await db.write(lambda conn: set_admin(conn, made.id, True, actor=NOBODY, now=now))
+        await db.write(_give_factor, made.id)
+        return Try("", route.split()[1].replace("{identity_id}", made.id))
+
+    return prepare
+
+
+def _give_factor(conn: Any, identity_id: str) -> None:
+    values = {"totp_secret": "A" * 32, "totp_confirmed_at": 1.0}
+    conn.execute(update(local_accounts).where(local_accounts.c.identity_id == identity_id).values(**values))
+
+
+for _route in {row[0] for row in COMPUTE if row[1] == "another's account"}:
+    PREPARE[(_route, "another's account")] = _of_account(_route)
+
+
+@prepares("POST /v3/admin/clients/{client_id}/revoke", "a program")
+async def _(world: World, who: Person) -> Try:
+    client = Client(id=new_id(), name="nightly", is_confidential=True, secret_hash="0" * 64)
+    await world.site.service.db.write(add_client, client, "local", NOBODY)
+    return Try("", f"/v3/admin/clients/{client.id}/revoke")
 
 
 @prepares("GET /v2/api/projects", "the project")

@@ -35,12 +35,12 @@ class Api:
             transport=httpx.ASGITransport(app, raise_app_exceptions=False, client=(address, 0)),
             base_url=base,
             trust_env=False,
-            headers={"authorization": f"Bearer {token}"} if token else {},
         )
+        self._token = token
 
     def with_token(self, token: str) -> None:
         """Ask with this one from now on."""
-        self._client.headers["authorization"] = f"Bearer {token}"
+        self._token = token
 
     async def get(self, path: str, **query: Any) -> Any:
         """The decoded answer to GET. Parameters that are None or "" are left out; True is `true`.
@@ -68,7 +68,7 @@ class Api:
         return answer.text
 
     async def form(self, path: str, fields: Mapping[str, str]) -> Any:
-        """The decoded answer to a form (POST). Raises ApiError."""
+        """The decoded answer to a form (POST), asked as nobody: the login's own. Raises ApiError."""
         return _decoded(await self._ask("POST", path, {}, None, fields))
 
     async def request(
@@ -99,6 +99,7 @@ class Api:
             method,
             path,
             params={name: _text(value) for name, value in query.items() if value not in (None, "")},
+            headers={"authorization": f"Bearer {self._token}"} if self._token and fields is None else {},
             content=None if document is None else json.dumps(document).encode(),
             data=fields,
             timeout=None,

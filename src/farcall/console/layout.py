@@ -59,6 +59,7 @@ def frame(view: View) -> Iterator[Any]:
     """The page around its content. Yields the element that the content goes into."""
     for sheet in ("console.css", "pages.css"):
         ui.add_head_html(f'<link rel="stylesheet" href="/console/static/{sheet}?{__version__}">')
+    ui.colors(primary="#2257bf", negative="#b3261e", positive="#16794f")
     client = view.client
     with ui.header().classes("fc-header"):
         link("Skip to the content", "#main").classes("fc-skip")
@@ -71,11 +72,12 @@ def frame(view: View) -> Iterator[Any]:
         Tag("div").classes("fc-grow")
         _theme_button(view)
         with ui.button(icon="account_circle").props('flat dense round aria-label="Your login"'):
-            with ui.menu().props("auto-close"):
+            with ui.menu().props("auto-close role=menu"):
                 Tag("div", view.session.username).classes("fc-menu-text")
-                ui.menu_item("Account", lambda: view.go("/account"))
-                ui.menu_item("Log out", view.log_out)
+                ui.menu_item("Account", lambda: view.go("/account")).props("role=menuitem")
+                ui.menu_item("Log out", view.log_out).props("role=menuitem")
     drawer = ui.left_drawer(bordered=True).props("width=210 breakpoint=800 show-if-above").classes("fc-drawer")
+    client.connect_handlers.pop()  # it asks every browser whether the drawer is open: nobody here needs to know
     with drawer:
         _navigation(view)
     drawer_button.on_click(drawer.toggle)

@@ -23,6 +23,8 @@ from farcall.service.accounts.passwords import Passwords
 from farcall.service.accounts.store import ensure_secret
 from farcall.service.accounts.throttle import Attempts, Throttle
 from farcall.service.accounts.watch import AccountsWatch
+from farcall.service.admin import actions as admin_actions
+from farcall.service.admin import routes as admin_routes
 from farcall.service.cluster.process import Cluster
 from farcall.service.cluster.signals import pack
 from farcall.service.context import Service
@@ -93,6 +95,8 @@ _PARTS = (
     oidc_routes,
     oauth_routes,
     ops_routes,
+    admin_routes,
+    admin_actions,
 )
 
 

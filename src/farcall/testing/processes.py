@@ -240,7 +240,7 @@ class SeveralProcesses(ProcessSystem):
     @property
     def fronts(self) -> list[ServiceProcess]:
         """Those that clients may ask."""
-        return [each for each in self.services.values() if each.role != "relay"]
+        return [each for each in self.services.values() if each.role in ("api", "all")]
 
     def start(self, url: str) -> None:
         """Start all of them, and lead clients to `url`, behind which `fronts` are."""

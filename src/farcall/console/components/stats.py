@@ -13,8 +13,8 @@ from farcall.console.formats import MISSING
 __all__ = ["STATUS_KINDS", "StatRow", "StatusDot", "status_dot", "status_kind"]
 
 STATUS_KINDS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("online", "success", "succeeded", "ok", "active", "enabled", "running"), "good"),
-    **dict.fromkeys(("failed", "error", "disabled", "revoked", "lost"), "bad"),
+    **dict.fromkeys(("online", "success", "succeeded", "ok", "active", "enabled", "running", "done"), "good"),
+    **dict.fromkeys(("failed", "error", "disabled", "revoked", "lost", "refused"), "bad"),
     **dict.fromkeys(("cancelled", "warning", "stopping", "degraded"), "warn"),
 }
 """Word → colour; every other one is neutral."""

@@ -10,7 +10,6 @@ from typing import Any, Final
 from nicegui import ui
 
 from farcall.console.components import (
-    DataTable,
     Empty,
     Series,
     StatRow,
@@ -28,8 +27,8 @@ from farcall.console.components import (
 from farcall.console.formats import as_json, count
 from farcall.console.layout import Crumb
 from farcall.console.page import View, console_page
-from farcall.console.pages.parts import task_columns
 from farcall.console.pages.snippet_form import snippet_form
+from farcall.console.pages.tasks import task_table
 from farcall.wire.errors import ApiError, Unauthenticated
 
 __all__ = ["PAGES"]
@@ -81,9 +80,7 @@ async def endpoint(view: View, endpoint_id: str) -> None:
         if isinstance(tasks, ApiError):
             error_box("Your tasks cannot be shown", str(tasks))
         else:
-            DataTable(
-                task_columns(with_endpoint=False), tasks["tasks"], caption="Your recent tasks here", empty=_NO_TASKS
-            )
+            task_table(tasks["tasks"], caption="Your recent tasks here", empty=_NO_TASKS, with_endpoint=False)
             if tasks["tasks"]:
                 link("All of them", f"/tasks?endpoint_id={endpoint_id}")
 
@@ -125,7 +122,7 @@ def _facts(found: Endpoint) -> None:
             when(found["registered_at"])
         if found["multi_user"] and found["can_manage"]:
             with facts.item("User endpoints"):
-                link("In the console", f"/console/compute?endpoint_id={found['endpoint_id']}")
+                link("In the console", f"/console/compute/{found['endpoint_id']}")
 
 
 def _kind(found: Endpoint) -> str:

@@ -22,7 +22,7 @@ from farcall.console.components.form import Field, Form
 from farcall.console.formats import as_json, count
 from farcall.console.layout import Crumb
 from farcall.console.page import View, console_page, url
-from farcall.console.pages.shared import more_of, tabs
+from farcall.console.pages.parts import more_of, tabs
 from farcall.console.pages.tasks import task_table
 from farcall.console.views.functions import function_row, run_snippet, source_of, versions_text, who_may_run
 from farcall.console.views.values import mappings

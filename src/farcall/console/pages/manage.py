@@ -57,9 +57,6 @@ _HOUR: Final = (3600, 60)
 @console_page("/console/compute", title="Console", section="console")
 async def console(view: View) -> None:
     """The multi-user endpoints that the viewer manages."""
-    if view.query.get("endpoint_id"):
-        view.go(url(f"/console/compute/{view.query['endpoint_id']}"))
-        return
     managed = await _managed(view)
     if not managed:
         empty_state(
@@ -292,7 +289,7 @@ async def _history(view: View, user_endpoint_id: str) -> None:
             return
         points = [_point(each) for each in mappings(told["points"])]
         label = f"Workers of the user endpoint over the last {duration(length_s)}"
-        time_chart(_UTILISATION, points, label=label, unit="workers")
+        time_chart(_UTILISATION, points, label=label)
 
 
 def _point(told: Mapping[str, Any]) -> dict[str, Any]:

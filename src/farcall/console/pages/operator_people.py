@@ -25,7 +25,7 @@ from farcall.console.formats import plural
 from farcall.console.layout import Crumb
 from farcall.console.page import View, console_page, url
 from farcall.console.pages.operator_tabs import operator_tabs
-from farcall.console.pages.shared import more_of, notice
+from farcall.console.pages.parts import more_of, notice
 from farcall.console.views.operators import client_row, group_row, state_of_user, user_row
 from farcall.console.views.values import mappings, short_id
 from farcall.wire.errors import NotFound

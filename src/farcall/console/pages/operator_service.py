@@ -9,13 +9,13 @@ from farcall.console.components import Column, DataTable, Empty, details, error_
 from farcall.console.components.form import Field, Form
 from farcall.console.components.text import Tag
 from farcall.console.layout import Crumb
-from farcall.console.page import View, console_page
+from farcall.console.page import View, console_page, url
 from farcall.console.pages.operator_tabs import operator_tabs
-from farcall.console.pages.shared import more_of
+from farcall.console.pages.parts import more_of
 from farcall.console.views.audit import AuditFilter, audit_row
 from farcall.console.views.operators import health_facts
 from farcall.console.views.times import to_address
-from farcall.console.views.values import mappings
+from farcall.console.views.values import mappings, short_id
 from farcall.wire.errors import InvalidRequest
 
 __all__ = ["PAGES"]
@@ -83,7 +83,14 @@ async def audit(view: View) -> None:
         Column(name="at", label="Time", kind="time"),
         Column(name="actor", label="Who"),
         Column(name="action", label="Action", kind="code"),
-        Column(name="object", label="Of what"),
+        Column(name="object_kind", label="Of what"),
+        Column(
+            name="object_id",
+            label="Its ID",
+            kind="code",
+            show=lambda id: short_id(id) or "",
+            href=lambda row: url("/operator/audit", object=row["object_id"]) if row["object_id"] else None,
+        ),
         Column(name="outcome", label="Outcome", kind="status"),
         Column(name="address", label="Address", kind="code"),
         Column(name="detail", label="Detail"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from farcall.console.pages.shared import tabs
+from farcall.console.pages.parts import tabs
 
 __all__ = ["operator_tabs"]
 

@@ -1,36 +1,41 @@
-"""What several pages show alike."""
+"""What several pages have in common: notices, the way to more of a list, tabs that are addresses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from farcall.console.components import Column
+from farcall.console.components import Tag, link
+from farcall.console.page import View, url
 
-__all__ = ["task_columns"]
-
-
-def task_columns(*, with_endpoint: bool = True) -> Sequence[Column]:
-    """A list of tasks, as `GET /v3/tasks` has them."""
-    columns = [
-        Column(name="task_id", label="Task", kind="code", show=_short, href=lambda row: f"/tasks/{row['task_id']}"),
-        Column(name="state", label="State", kind="status"),
-        Column(name="function_name", label="Function", href=_function),
-        Column(name="endpoint_name", label="Endpoint", href=_endpoint),
-        Column(name="submitted_at", label="Submitted", kind="time"),
-        Column(name="ended_at", label="Ended", kind="time"),
-        Column(name="error_code", label="Error"),
-    ]
-    return columns if with_endpoint else [each for each in columns if each.name != "endpoint_name"]
+__all__ = ["more_of", "notice", "tabs"]
 
 
-def _short(task_id: str) -> str:
-    return task_id[:8]
+def notice(title: str, text: str) -> None:
+    """Something that is good to know here."""
+    with Tag("div").classes("fc-notice") as box:
+        box.props["role"] = "status"
+        Tag("p", title).classes("fc-notice-title")
+        Tag("p", text)
 
 
-def _function(row: Mapping[str, Any]) -> str | None:
-    return f"/functions/{row['function_id']}" if row.get("function_id") else None
+def more_of(view: View, next_cursor: str | None, *, first: str = "Newest", next: str = "Older") -> None:
+    """Links to the beginning of a list and to what comes after this page of it, called so."""
+    here = {name: value for name, value in view.query.items() if name != "cursor"}
+    if not next_cursor and "cursor" not in view.query:
+        return
+    with Tag("nav").classes("fc-pages") as nav:
+        nav.props["aria-label"] = "Pages"
+        if "cursor" in view.query:
+            link(first, url(view.path, **here)).classes("fc-button")
+        if next_cursor:
+            link(next, url(view.path, **here, cursor=next_cursor)).classes("fc-button")
 
 
-def _endpoint(row: Mapping[str, Any]) -> str | None:
-    return f"/compute/endpoints/{row['endpoint_id']}" if row.get("endpoint_id") else None
+def tabs(label: str, entries: Sequence[tuple[str, str, bool]]) -> None:
+    """Links side by side: text, address, and whether it is the one that is shown."""
+    with Tag("nav").classes("fc-tabs") as nav:
+        nav.props["aria-label"] = label
+        for text, target, is_it in entries:
+            tab = link(text, target)
+            if is_it:
+                tab.props["aria-current"] = "page"

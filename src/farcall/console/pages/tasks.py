@@ -28,19 +28,21 @@ from farcall.console.components.picture import timeline_picture
 from farcall.console.components.stats import StatusDot
 from farcall.console.formats import as_json, count, duration
 from farcall.console.layout import Crumb
+from farcall.console.login import login_path
 from farcall.console.page import View, console_page, url
-from farcall.console.pages.shared import more_of, notice
+from farcall.console.pages.parts import more_of, notice
 from farcall.console.views.states import TASK_STATES, is_over, state_word
 from farcall.console.views.tasks import SPANS, TaskFilter, result_text, task_row
 from farcall.console.views.timeline import timeline
 from farcall.console.views.times import to_address
 from farcall.console.views.values import short_id
+from farcall.wire.auth import session_demand
 from farcall.wire.errors import InvalidRequest
 
-__all__ = ["PAGES", "recent_tasks", "task_table"]
+__all__ = ["PAGES", "task_table"]
 
 _PAGE: Final = 50
-_RECENT: Final = 10
+_NO_TASKS: Final = Empty(title="No tasks.")
 _FIRST_TASK: Final = (
     "from farcall import Executor\n"
     'with Executor(endpoint_id="ENDPOINT_ID") as executor:\n'
@@ -91,10 +93,12 @@ def _filter(asked: TaskFilter, fault: str | None) -> None:
         form.tell({}, fault)
 
 
-def task_table(documents: Sequence[Mapping[str, Any]], *, caption: str) -> None:
+def task_table(
+    documents: Sequence[Mapping[str, Any]], *, caption: str, empty: Empty = _NO_TASKS, with_endpoint: bool = True
+) -> None:
     """Tasks, as the interface lists them."""
     now = time.time()
-    columns = (
+    columns = [
         Column(name="state", label="State", kind="status", show=state_word),
         Column(
             name="task_id",
@@ -108,20 +112,10 @@ def task_table(documents: Sequence[Mapping[str, Any]], *, caption: str) -> None:
         Column(name="submitted", label="Submitted", kind="time"),
         Column(name="took", label="Took", kind="number", show=duration),
         Column(name="error", label="Error"),
-    )
+    ]
     rows = [task_row(each, now=now) for each in documents]
-    DataTable(columns, rows, caption=caption, empty=Empty(title="No tasks."))
-
-
-async def recent_tasks(view: View, asked: TaskFilter) -> None:
-    """The viewer's last tasks at an endpoint or of a function, in a section of its own."""
-    found = await view.api.get("/v3/tasks", **asked.to_request(now=time.time(), limit=_RECENT))
-    with section("Your recent tasks"):
-        if not found["tasks"]:
-            Tag("p", "None yet.").classes("fc-unknown")
-            return
-        task_table(found["tasks"], caption="Your recent tasks, newest first")
-        link("All of them", url("/tasks", **asked.to_address()))
+    shown = [each for each in columns if with_endpoint or each.name != "endpoint"]
+    DataTable(shown, rows, caption=caption, empty=empty)
 
 
 @console_page("/tasks/{task_id}", title="Task", section="tasks")
@@ -185,6 +179,9 @@ class _TaskPage:
             notice("Why it waits", told["waiting_because"])
         if told["withheld"]:
             notice("Error and result are withheld", told["withheld"]["text"])
+            demand = session_demand(told["withheld"])
+            if demand is not None:
+                link("Log in as it asks", login_path(self._view.here, **demand.to_query())).classes("fc-button")
         if told["error"]:
             _error(told["error"])
         with section("Timeline"):

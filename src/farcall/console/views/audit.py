@@ -68,12 +68,12 @@ class AuditFilter:
 
 def audit_row(document: Mapping[str, Any]) -> dict[str, Any]:
     """One entry of `GET /v3/admin/audit` as a row."""
-    kind, id_ = document.get("object_kind"), document.get("object_id")
     return {
         "at": number(document.get("at")),
         "actor": document.get("actor_name"),
         "action": document.get("action"),
-        "object": " ".join(str(each) for each in (kind, id_) if each),
+        "object_kind": document.get("object_kind"),
+        "object_id": document.get("object_id"),
         "address": document.get("address"),
         "outcome": document.get("outcome"),
         "detail": detail_text(document.get("detail")),

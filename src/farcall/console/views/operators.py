@@ -61,8 +61,8 @@ def group_row(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def amounts(told: Any) -> str | None:  # a member of a JSON document: an object of numbers
-    """`3 direct, 1 manager`; None if there are none."""
-    parts = [f"{count(number(value))} {name}" for name, value in mapping(told).items() if number(value)]
+    """`direct: 3, manager: 1`; None if there are none."""
+    parts = [f"{name}: {count(number(value))}" for name, value in mapping(told).items() if number(value)]
     return ", ".join(parts) or None
 
 

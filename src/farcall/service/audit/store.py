@@ -12,7 +12,7 @@ from farcall.service.audit.rules import Actor, Entry, Outcome
 from farcall.service.db.sql import Insert
 from farcall.service.db.tables import audit
 
-__all__ = ["entries_after", "record", "tail"]
+__all__ = ["entries_after", "entry_from_row", "record", "tail"]
 
 
 def record(
@@ -51,13 +51,13 @@ def tail(conn: Connection, count: int, action: str | None = None) -> Sequence[En
     if action is not None:
         is_it = audit.c.action.startswith(action, autoescape=True) if action.endswith(".") else audit.c.action == action
         statement = statement.where(is_it)
-    return [_entry(row) for row in conn.execute(statement).all()][::-1]
+    return [entry_from_row(row) for row in conn.execute(statement).all()][::-1]
 
 
 def entries_after(conn: Connection, seq: int, count: int) -> Sequence[Entry]:
     """The oldest entries after number `seq`, in their order."""
     statement = select(audit).where(audit.c.seq > seq).order_by(audit.c.seq).limit(count)
-    return [_entry(row) for row in conn.execute(statement).all()]
+    return [entry_from_row(row) for row in conn.execute(statement).all()]
 
 
 _ADD = Insert(  # on the way of each submission
@@ -76,7 +76,7 @@ _ADD = Insert(  # on the way of each submission
 )
 
 
-def _entry(row: Any) -> Entry:  # a row of `audit`
+def entry_from_row(row: Any) -> Entry:  # a row of `audit`
     return Entry(
         seq=row.seq,
         at=row.at,

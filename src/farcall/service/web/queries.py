@@ -181,9 +181,7 @@ def text_in(request: Request, name: str) -> str | None:
     """A text to search for; None if it is absent or empty. Raises InvalidRequest."""
     text = request.query_params.get(name)
     if text is not None and ("\0" in text or len(text) > _WORDS_LIMIT_CHARS):
-        raise InvalidRequest(
-            f"query parameter '{name}' must have at most {_WORDS_LIMIT_CHARS} characters, no NUL."
-        )
+        raise InvalidRequest(f"query parameter '{name}' must have at most {_WORDS_LIMIT_CHARS} characters, no NUL.")
     return text or None
 
 

@@ -1,0 +1,1 @@
+"""What operators see and do over HTTP, beside the commands of `farcall-service`: accounts, programs, audit, health."""
