@@ -366,7 +366,7 @@ class ApiClient:
             reason: shown to its user.
         """
         path = f"/v3/endpoints/{uuid_text(user_endpoint_id, 'user_endpoint_id')}/stop"
-        answer = self._http.request("POST", _with_query(path, {"reason": reason}), is_repeatable=True)
+        answer = self._http.request("POST", _with_query(path, {"reason": reason or None}), is_repeatable=True)
         return _object(self.url, answer)
 
     def console(self, endpoint_id: str | UUID, *, with_config: bool = False) -> list[dict[str, Any]]:
