@@ -202,9 +202,13 @@ class ManagerRun:
     def _own_identities(self, endpoint_id: str) -> frozenset[str]:
         """Whose functions run as whoever started this: all identities of that person, as far as the login tells."""
         try:
-            identities = self._client.userinfo().get("identity_set") or ()
-        except Forbidden:  # a token for functions and endpoints alone, as programs have
-            return frozenset([str(self._client.endpoint(endpoint_id).get("owner"))])
+            try:
+                identities = self._client.userinfo().get("identity_set") or ()
+            except Forbidden:  # a token for functions and endpoints alone, as programs have
+                return frozenset([str(self._client.endpoint(endpoint_id).get("owner"))])
+        except FarcallError as exc:
+            status = registration.exit_status(exc)
+            raise registration.RegistrationRefused(f"Whose endpoint this is cannot be asked: {exc}", status) from exc
         return frozenset(str(each["sub"]) for each in identities if isinstance(each, dict) and each.get("sub"))
 
     def _waiting(self, text: str) -> None:
