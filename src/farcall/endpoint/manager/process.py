@@ -193,11 +193,7 @@ class ManagerRun:
             return None
         if loaded.mapping_path is not None:
             return _Registered(response, None)
-        try:
-            return _Registered(response, self._own_identities(response.endpoint_id))
-        except FarcallError as exc:
-            status = registration.exit_status(exc)
-            raise registration.RegistrationRefused(f"Whose endpoint this is cannot be asked: {exc}", status) from exc
+        return _Registered(response, self._own_identities(response.endpoint_id))
 
     def _own_identities(self, endpoint_id: str) -> frozenset[str]:
         """Whose functions run as whoever started this: all identities of that person, as far as the login tells."""
