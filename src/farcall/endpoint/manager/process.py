@@ -193,18 +193,18 @@ class ManagerRun:
             return None
         if loaded.mapping_path is not None:
             return _Registered(response, None)
-        return _Registered(response, self._own_identities(response.endpoint_id))
+        try:
+            return _Registered(response, self._own_identities(response.endpoint_id))
+        except FarcallError as exc:
+            status = registration.exit_status(exc)
+            raise registration.RegistrationRefused(f"Whose endpoint this is cannot be asked: {exc}", status) from exc
 
     def _own_identities(self, endpoint_id: str) -> frozenset[str]:
         """Whose functions run as whoever started this: all identities of that person, as far as the login tells."""
         try:
-            try:
-                identities = self._client.userinfo().get("identity_set") or ()
-            except Forbidden:  # a token for functions and endpoints alone, as programs have
-                return frozenset([str(self._client.endpoint(endpoint_id).get("owner"))])
-        except FarcallError as exc:
-            status = registration.exit_status(exc)
-            raise registration.RegistrationRefused(f"Whose endpoint this is cannot be asked: {exc}", status) from exc
+            identities = self._client.userinfo().get("identity_set") or ()
+        except Forbidden:  # a token for functions and endpoints alone, as programs have
+            return frozenset([str(self._client.endpoint(endpoint_id).get("owner"))])
         return frozenset(str(each["sub"]) for each in identities if isinstance(each, dict) and each.get("sub"))
 
     def _waiting(self, text: str) -> None:
