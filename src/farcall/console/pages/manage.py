@@ -57,9 +57,6 @@ _HOUR: Final = (3600, 60)
 @console_page("/console/compute", title="Console", section="console")
 async def console(view: View) -> None:
     """The multi-user endpoints that the viewer manages."""
-    if view.query.get("endpoint_id"):
-        view.go(url(f"/console/compute/{view.query['endpoint_id']}"))
-        return
     managed = await _managed(view)
     if not managed:
         empty_state(

@@ -28,6 +28,7 @@ from farcall.console.components.picture import timeline_picture
 from farcall.console.components.stats import StatusDot
 from farcall.console.formats import as_json, count, duration
 from farcall.console.layout import Crumb
+from farcall.console.login import login_path
 from farcall.console.page import View, console_page, url
 from farcall.console.pages.parts import more_of, notice
 from farcall.console.views.states import TASK_STATES, is_over, state_word
@@ -35,6 +36,7 @@ from farcall.console.views.tasks import SPANS, TaskFilter, result_text, task_row
 from farcall.console.views.timeline import timeline
 from farcall.console.views.times import to_address
 from farcall.console.views.values import short_id
+from farcall.wire.auth import session_demand
 from farcall.wire.errors import InvalidRequest
 
 __all__ = ["PAGES", "task_table"]
@@ -177,6 +179,9 @@ class _TaskPage:
             notice("Why it waits", told["waiting_because"])
         if told["withheld"]:
             notice("Error and result are withheld", told["withheld"]["text"])
+            demand = session_demand(told["withheld"])
+            if demand is not None:
+                link("Log in as it asks", login_path(self._view.here, **demand.to_query())).classes("fc-button")
         if told["error"]:
             _error(told["error"])
         with section("Timeline"):

@@ -10,7 +10,7 @@ from farcall.console.components import Column, DataTable, Empty, StatRow, empty_
 from farcall.console.components.bars import day_bars
 from farcall.console.components.form import Field, Form
 from farcall.console.formats import count, duration
-from farcall.console.page import View, console_page
+from farcall.console.page import View, console_page, url
 from farcall.console.views.usage import DIMENSIONS, UsageQuestion, days_between, lines_by, series_by_day, totals
 from farcall.console.views.values import mappings, short_id
 from farcall.wire.errors import InvalidRequest
@@ -18,6 +18,7 @@ from farcall.wire.errors import InvalidRequest
 __all__ = ["PAGES"]
 
 _MOST_ENDPOINTS: Final = 200
+_HOMES: Final = {"endpoint": "/compute/endpoints", "function": "/functions"}
 _NO_USAGE: Final = Empty(title="Nothing was used in this time.")
 
 
@@ -88,16 +89,24 @@ def _totals(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], by: str) -> None:
-    columns = (
-        Column(name="name", label=DIMENSIONS[by]),
+    home = _HOMES.get(by)
+    columns = [
+        Column(
+            name="name",
+            label=DIMENSIONS[by],
+            href=lambda row: url(f"{home}/{row['id']}") if home and row["id"] else None,
+        ),
         Column(name="tasks", label="Tasks", kind="number"),
         Column(name="succeeded", label="Succeeded", kind="number"),
         Column(name="failed", label="Failed", kind="number"),
         Column(name="cancelled", label="Cancelled", kind="number"),
         Column(name="run_seconds", label="Run time", kind="number", show=duration),
-    )
+    ]
+    if home:
+        columns.append(Column(name="id", label="ID", kind="code", show=lambda id: short_id(id) or ""))
     lines = [
         {
+            "id": line.key,
             "name": line.name,
             "tasks": line.tasks,
             "succeeded": line.succeeded,
