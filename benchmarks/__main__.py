@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # for its servers
 
-from benchmarks import backpressure, bare_htex, idle_endpoints, open_pages, scaling, whole_way
+from benchmarks import backpressure, bare_htex, idle_endpoints, open_pages, scaling, user_endpoints, whole_way
 from set_ups import missing_servers
 
 Suite = Callable[[Path, int], dict[str, float]]
@@ -38,6 +38,7 @@ SUITES: dict[str, Suite] = {
     "endpoints": _fixed(scaling.measure_endpoints),
     "queued": _fixed(scaling.measure_queued),
     "idle": _fixed(idle_endpoints.measure),
+    "user-endpoints": _fixed(user_endpoints.measure),
     "console": _fixed(open_pages.measure),
 }
 LONG: dict[str, Suite] = {

@@ -1,7 +1,7 @@
 """What pages cost that wait for news of endpoints. Prints one JSON line per figure.
 
-A real `farcall-service` in a process of its own; here, plain sockets ask for /v3/endpoints/{id}/live as pages do, and one
-AMQP connection reports for the endpoints.
+A real `farcall-service` in a process of its own; here, plain sockets ask for /v3/endpoints/{id}/live as pages do, and
+one AMQP connection reports for the endpoints.
 
     python benchmarks/waiting.py [pages] [endpoints] [seconds]
 """

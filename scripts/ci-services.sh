@@ -64,6 +64,12 @@ slurm() { # a batch system
     need slurm-client "/usr/bin/sbatch"
 }
 
+local_users() { # users and a PAM service that tests of multi-user endpoints make for themselves, and remove; as root
+    need passwd "/usr/sbin/useradd"
+    need util-linux "/usr/bin/setpriv"
+    need libpam-modules "/*lib/*/security/pam_exec.so"
+}
+
 systemd_analyze() { # checks the units that enable-on-boot writes; nothing is started by it
     need systemd "/usr/bin/systemd-analyze"
 }
@@ -76,5 +82,6 @@ network
 nodejs
 chromium
 slurm
+local_users
 systemd_analyze
 exit $((missing * 69))

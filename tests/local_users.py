@@ -95,6 +95,16 @@ class PamService:
         """What has happened: `open_session NAME` and `close_session NAME`."""
         return self.record.read_text().splitlines() if self.record.exists() else []
 
+    @contextmanager
+    def without_credentials(self) -> Iterator[None]:
+        """As where a service has no `auth` modules, and those of the service `other` refuse."""
+        text = self._path.read_text()
+        self._path.write_text(text.replace("pam_rootok.so", "pam_deny.so"))
+        try:
+            yield
+        finally:
+            self._path.write_text(text)
+
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
 
@@ -163,16 +173,17 @@ def python_for_everybody(directory: Path) -> Path:
     """An interpreter with Farcall and what it needs that every local user can execute and read.
 
     That of the tests if it is one; else a virtual environment in `directory` on the distribution's Python, if that is
-    the same version, which reads the packages of the tests' own.
+    the same version, with the packages of the tests' own: where they are if others can read them there, else linked.
     """
     if is_open(Path(sys.executable)) and is_open(Path(sys.prefix)) and is_open(Path(os.__file__)) and is_open(_SOURCE):
         return Path(sys.executable)
-    packages = [str(path) for path in map(Path, sys.path) if path.name in ("site-packages", "dist-packages")]
-    if not all(is_open(Path(path)) for path in [_DEBIAN_PYTHON, *packages]) or not Path(_DEBIAN_PYTHON).exists():
-        reason = (
-            f"other users cannot read {sys.executable} and its packages, and {_DEBIAN_PYTHON} is none in their stead"
-        )
+    if not Path(_DEBIAN_PYTHON).exists() or not is_open(Path(_DEBIAN_PYTHON)):
+        reason = f"other users cannot read {sys.executable}, and there is no {_DEBIAN_PYTHON} in its stead"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    packages = [path for path in map(Path, sys.path) if path.name in ("site-packages", "dist-packages")]
+    packages = [
+        path if is_open(path) else _linked(path, directory / f"packages-{n}") for n, path in enumerate(packages)
+    ]
     source = _SOURCE
     if not is_open(source):
         source = directory / "src"
@@ -180,13 +191,26 @@ def python_for_everybody(directory: Path) -> Path:
     home = directory / "python"
     subprocess.run([_DEBIAN_PYTHON, "-m", "venv", "--without-pip", str(home)], check=True)
     within = next(home.glob("lib/python3*/site-packages"))
-    (within / "farcall-tests.pth").write_text("\n".join([str(source), *packages]) + "\n")
+    (within / "farcall-tests.pth").write_text("\n".join(map(str, [source, *packages])) + "\n")
     interpreter = home / "bin" / "python3"
     for program in _PROGRAMS:  # of Parsl: their first line names the interpreter that is to run them
         _, _, text = (Path(sys.prefix) / "bin" / program).read_text().partition("\n")
         (home / "bin" / program).write_text(f"#!{interpreter}\n{text}")
         (home / "bin" / program).chmod(0o755)
     return interpreter
+
+
+def _linked(path: Path, copy: Path) -> Path:
+    """A directory with the same files: links where that can be, and copies elsewhere."""
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copy2(source, target)
+
+    shutil.copytree(path, copy, copy_function=link)
+    return copy
 
 
 _SOURCE = Path(farcall.__file__).absolute().parents[1]

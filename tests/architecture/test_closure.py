@@ -57,9 +57,26 @@ def test_the_agent_loads_parsl_only_when_its_engine_is_parsl() -> None:
     assert parts(loaded) <= {"wire", "tls", "serialize", "worker", "amqp", "client", "endpoint"}
 
 
+def test_a_user_endpoint_loads_no_way_to_the_service_and_nothing_that_templates_are_made_with() -> None:
+    loaded = closure_of("farcall.endpoint.userendpoint")
+    assert third_party(loaded).isdisjoint({"httpx", "jinja2", "jsonschema", "parsl"})
+    assert parts(loaded) <= {"wire", "tls", "serialize", "worker", "amqp", "client", "endpoint"}
+
+
 def test_the_sdk_loads_nothing_of_the_service_or_the_endpoint() -> None:
     loaded = closure_of("farcall.sdk")
     assert parts(loaded) <= {"wire", "tls", "serialize", "worker", "amqp", "client", "sdk", "errors"}
+
+
+def test_what_runs_as_root_before_the_drop_is_the_standard_library_and_a_few_modules_of_ours() -> None:
+    loaded = closure_of("farcall.endpoint.manager.launch")
+    assert third_party(loaded) == set()
+    assert parts(loaded) == {"wire", "endpoint"}
+    ours = {name for name in loaded if name.startswith("farcall.endpoint.manager.")}
+    assert {name.rpartition(".")[2] for name in ours} == {
+        *("accounts", "environment", "launch", "leftovers", "line", "marks", "pam", "privileges", "session")
+    }
+    assert loaded.isdisjoint({"subprocess", "pickle", "yaml"})
 
 
 def test_a_manager_loads_neither_engines_nor_anything_that_could_unpickle() -> None:

@@ -64,6 +64,8 @@ def test_the_unit_is_the_decks_with_our_names(base: Path, units: Path) -> None:
         "Type=simple",
         "Restart=always",
         "RestartSec=1",
+        "KillMode=mixed",
+        "OOMPolicy=continue",  # or one user's task that takes too much memory would end everybody's
         "WantedBy=multi-user.target",
     ):
         assert expected in lines

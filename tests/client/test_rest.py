@@ -340,3 +340,19 @@ def test_an_authorizer_of_the_sdk_is_asked_for_each_request(scripted_service, tm
     assert sent == ["Bearer one", "Bearer two"]
     with pytest.raises(ValueError, match="get_authorization_header"):
         Client(authorizer=object(), do_version_check=False)
+
+
+def test_endpoints_are_asked_about_in_the_words_of_the_interface(client, scripted_service) -> None:
+    path = f"/v3/endpoints/{ENDPOINT}"
+    for ask, wanted in (
+        (lambda: client.endpoint_page(search="a b", online=True, kind=None), "/v3/endpoints?search=a+b&online=true"),
+        (lambda: client.endpoint_details(ENDPOINT), path),
+        (lambda: client.endpoint_live(ENDPOINT), f"{path}/live?wait_s=25"),
+        (lambda: client.endpoint_live(ENDPOINT, "v1", wait_s=5), f"{path}/live?after=v1&wait_s=5"),
+        (lambda: client.endpoint_history(ENDPOINT, since=1.5, step_s=60), f"{path}/history?since=1.5&step_s=60"),
+        (lambda: client.stop_user_endpoint(ENDPOINT, "no & yes"), f"{path}/stop?reason=no+%26+yes"),
+    ):
+        scripted_service.answers((200, {}, {"told": 1}))
+        assert ask() == {"told": 1}
+        assert scripted_service.requests[-1].path == wanted
+    assert scripted_service.requests[-1].method == "POST"

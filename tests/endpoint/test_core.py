@@ -510,6 +510,26 @@ def test_an_idle_endpoint_ends_after_its_soft_limit_and_a_busy_one_does_not() ->
     assert [driver.turn(after_s=30.0).stop_engine for _ in range(3)] == [False, False, True]
 
 
+def test_an_idle_endpoint_that_has_had_no_task_yet_waits_for_its_first() -> None:
+    driver = Driver(idle_heartbeats_soft=1, idle_heartbeats_hard=4)
+    assert [driver.turn(after_s=30.0).stop_engine for _ in range(4)] == [False, False, False, True]
+
+
+def test_when_an_idle_endpoint_will_end_is_known() -> None:
+    driver = Driver(idle_heartbeats_soft=2, idle_heartbeats_hard=9)
+    driver.deliver(incoming(1))
+    driver.turn(after_s=30.0)
+    driver.finish(1)
+    driver.confirm(1)
+    end_s = driver.core.idle_until_s
+    assert end_s is not None
+    assert not driver.turn(after_s=30.0).stop_engine
+    assert not driver.turn(after_s=30.0).stop_engine
+    assert driver.core.idle_until_s == end_s
+    assert driver.turn(after_s=30.0).stop_engine
+    assert driver.now_s == end_s
+
+
 def test_an_endpoint_without_movement_ends_after_its_hard_limit_although_tasks_are_outstanding() -> None:
     driver = Driver(idle_heartbeats_hard=2)
     driver.deliver(incoming(1))

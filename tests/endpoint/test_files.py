@@ -149,6 +149,15 @@ def test_a_line_has_the_sentence_and_its_members_and_a_traceback_follows(log_pat
     assert lines[-1] == "ValueError: bad"
 
 
+def test_what_strangers_say_cannot_begin_a_line_nor_command_a_terminal(log_path: Path) -> None:
+    logfile.configure_logging(log_path)
+    logging.getLogger("farcall.test").info(
+        "Said.", extra={"text": "Grüße", "reason": "a\r\x1b[2J2026-01-01T00:00:00.000Z"}
+    )
+    (line,) = log_path.read_text().splitlines()
+    assert line.endswith(r'text=Grüße reason="a\r\u001b[2J2026-01-01T00:00:00.000Z"')
+
+
 def test_the_log_is_moved_aside_when_it_is_full_and_one_old_one_is_kept(
     log_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

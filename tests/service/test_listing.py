@@ -105,6 +105,8 @@ def test_options_are_shown_to_whom_they_are_asked_from_and_the_configuration_to_
             assert found["created_at"] == site.clock.now
             members = ("endpoint_config", "user_config_template", "user_config_schema")
             seen[endpoint_id, who] = [found[name] is not None for name in members]
+            older = await who.ask("GET", f"/v2/endpoints/{endpoint_id}")
+            assert [older[name] for name in members] == [found[name] for name in members]
         assert seen == {
             (many, ada): [True, True, True],
             (many, cid): [False, True, True],

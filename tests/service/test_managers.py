@@ -343,6 +343,16 @@ def test_a_user_endpoint_is_nobodys_to_register_use_or_delete(site: Site) -> Non
     ada.ask("POST", f"/v3/endpoints/{user_endpoint_id}/lock", status=403)
 
 
+def test_a_manager_with_a_list_of_functions_takes_no_others(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    site = Site(here, allowed_functions=[here.function_id])
+    other = here.ada.function()
+    refusal = here.ada.ask("POST", f"/v3/endpoints/{site.id}/submit", {"tasks": {other: [PAYLOAD]}}, 403)
+    assert refusal["code"] == "FUNCTION_NOT_PERMITTED"
+    (task_id,) = site.submit()
+    assert ids_of(site.start().wait(1)) == [task_id]
+
+
 def test_only_the_owner_may_use_a_manager_that_runs_everything_as_itself(site: Site) -> None:
     bob = Rest(site.here.thread, "bob@localhost")
     call = {"tasks": {bob.function(): [PAYLOAD]}}

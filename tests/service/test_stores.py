@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, event, func, select
 
 from farcall.service.accounts import store as accounts
 from farcall.service.accounts.rules import new_token, token_hash
@@ -21,8 +21,10 @@ from farcall.service.ids import new_id, new_ids
 from farcall.service.relay import store as relay
 from farcall.service.relay.moves import Move
 from farcall.service.relay.results import ParsedResult, Reason
+from farcall.service.tasks import listing_store
 from farcall.service.tasks import rules as task_rules
 from farcall.service.tasks import store as tasks
+from farcall.service.tasks.listing_rules import TaskQuery
 from farcall.wire.errors import Conflict, FunctionNotFound, TaskGroupNotFound, TaskNotFound
 from farcall.wire.framing import pack_buffers
 from farcall.wire.messages import unpack_message
@@ -313,6 +315,31 @@ def test_the_page_of_an_endpoint_is_found_by_its_index(world: World) -> None:
         plan = " ".join(row[-1] for row in rows)
         assert "ix_tasks_open_endpoint_id_seq" in plan
         assert "TEMP B-TREE" not in plan
+
+
+def test_a_listing_begins_with_the_submissions_of_its_owner(world: World) -> None:
+    """Whatever is filtered: beginning with the tasks, for their order, would look at everybody's."""
+    world.submit(3)
+    engine, seen = world.conn.engine, []
+
+    def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        if "JOIN" in statement and "submissions" in statement:
+            seen.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    endpoint_id = world.endpoint_id
+    for more in ({}, {"states": ("failed",)}, {"endpoint_id": endpoint_id}, {"function_id": world.function_id}):
+        listing_store.read_step(world.conn, TaskQuery(owner_ids=frozenset([world.ada.id]), **more), None, 50)
+    event.remove(engine, "before_cursor_execute", note)
+    assert len(seen) == 4
+    if world.conn.dialect.name == "postgresql":
+        assert all("LATERAL" in statement for statement, _ in seen)
+        return
+    for statement, parameters in seen:
+        rows = world.conn.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters).all()
+        plan = [row[-1] for row in rows if row[-1].startswith(("SEARCH", "SCAN"))]
+        assert plan[0].startswith("SEARCH submissions USING INDEX ix_submissions_owner_id")
+        assert plan[1].startswith("SEARCH tasks USING INTEGER PRIMARY KEY")
 
 
 # --- results

@@ -70,6 +70,43 @@ def who(leave: bool) -> dict[str, Any]:
     }
 
 
+def attack_the_line() -> None:
+    """Say to the manager, on the line that this thread's process has to it, whatever could harm it; then hang up."""
+    import json
+    import os
+    import socket
+
+    def frame(body: bytes) -> bytes:
+        return len(body).to_bytes(4, "big") + body
+
+    sayings = [
+        *[json.dumps({"kind": "credential_refused", "reason": "x"}).encode()] * 500,
+        *[json.dumps({"kind": "failed", "step": "\u001b[2J", "text": "x" * 9000, "status": 0}).encode()] * 50,
+        json.dumps({"kind": "rendered", "config": "a: &a [" + "[" * 50_000, "grace_s": 1e15}).encode(),
+        json.dumps({"kind": "state", "phase": "online", "idle_until_unix": 9e15}).encode(),
+        b'{"kind": "state", "phase": "online", "running": "many"}',
+        b"[" * 1_000_000,
+    ]
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            with socket.socket(fileno=os.dup(fd)) as line:
+                if line.family == socket.AF_UNIX and not line.getsockname():
+                    for saying in sayings:
+                        line.sendall(frame(saying))
+        except OSError:
+            continue
+
+
+def attack(sdk: Any, endpoint: str, config: dict[str, Any]) -> Any:
+    """Its result may be lost: the manager ends a user endpoint that speaks nonsense."""
+    with sdk.Executor(endpoint_id=endpoint) as ex:
+        ex.user_endpoint_config = config
+        try:
+            return ex.submit(attack_the_line).result(TIMEOUT_S)
+        except Exception as exc:
+            return f"{type(exc).__name__}: {exc}"
+
+
 def as_local_user(sdk: Any, endpoint: str, config: dict[str, Any], count: int = 1, leave: bool = False) -> Any:
     with sdk.Executor(endpoint_id=endpoint) as ex:
         ex.user_endpoint_config = config

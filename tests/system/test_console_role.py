@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import httpx
-from set_ups import running_servers
 
 from farcall.testing.processes import several_processes
+from set_ups import running_servers
 from web_browser import WebBrowser
 
 

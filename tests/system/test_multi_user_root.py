@@ -6,7 +6,6 @@ import json
 import os
 import select
 import signal
-import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from manager_of_root import Manager
 
-from farcall.testing.processes import ProcessSystem, kill_and_wait, process_system
+from farcall.testing.processes import kill_and_wait, process_system
 from local_users import (
     LocalUsers,
     PamService,
@@ -46,55 +46,6 @@ engine:
 PATIENCE_S = 60
 
 
-class Manager:
-    """A manager as root, run by the interpreter that its users can read, detached."""
-
-    def __init__(
-        self, system: ProcessSystem, python: Path, name: str, template: str, config: str, mapping: Any
-    ) -> None:
-        self._system, self._python, self.name = system, python, name
-        self.directory = system.root / "endpoints" / name
-        self.command("configure", name, "--multi-user")
-        (self.directory / "user_config_template.yaml.j2").write_text(template)
-        (self.directory / "user_config_schema.json").unlink()
-        (self.directory / "mapping.json").write_text(json.dumps(mapping))
-        (self.directory / "user_environment.yaml").write_text("FCT_SITE: of-the-site\nHOME: /root\n")
-        (self.directory / "config.yaml").write_text(
-            f"multi_user: true\nheartbeat_period: 5\nidentity_mapping_config_path: mapping.json\n{config}"
-        )
-        self.start()
-
-    def command(self, *arguments: str) -> str:
-        command = [
-            str(self._python),
-            "-m",
-            "farcall.cli.endpoint",
-            "--config-dir",
-            str(self.directory.parent),
-            *arguments,
-        ]
-        done = subprocess.run(
-            command, env=self._system.commands.env, cwd="/", capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def start(self) -> None:
-        self.command("start", self.name, "--detach")
-
-    @property
-    def id(self) -> str:
-        return str(json.loads((self.directory / "endpoint.json").read_text())["endpoint_id"])
-
-    @property
-    def pid(self) -> int:
-        return int((self.directory / "daemon.pid").read_text().split()[0])
-
-    @property
-    def log(self) -> str:
-        return (self.directory / "endpoint.log").read_text()
-
-
 @dataclass(frozen=True)
 class World:
     people: LocalUsers
@@ -122,18 +73,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         clients = {name: Client(system, name) for name in ("ann", "late", "stranger")} | {"ben": elsewhere.client}
         sides = {name: OurSide(root / name, system, client) for name, client in clients.items()}
         become = {"ann": people.a, "ben": people.b, "late": people.expired}
-        mapping = [{
-            "DATA_TYPE": "expression_identity_mapping#1.0.0",
-            "mappings": [
-                {"source": "{id}", "match": clients[name].id, "output": person.name, "literal": True}
-                for name, person in become.items()
-            ],
-        }]  # fmt: skip
+        mapping = {clients[name].id: person.name for name, person in become.items()}
         managers: list[Manager] = []
         try:
-            managers.append(Manager(system, python, "plain", DECKS_TEMPLATE, "", mapping))
+            managers.append(Manager(system, python, "plain", DECKS_TEMPLATE, mapping))
             pam = f"pam:\n  enable: true\n  service_name: {session.name}\n"
-            managers.append(Manager(system, python, "with-pam", THREADS, pam, mapping))
+            managers.append(Manager(system, python, "with-pam", THREADS, mapping, config=pam))
             yield World(people, session, *managers, **sides, ben_elsewhere=elsewhere)
         finally:
             for each in managers:
@@ -225,6 +170,21 @@ def test_who_may_not_is_told_why_in_the_futures_exception(world: World) -> None:
     assert "map" in told
     told = world.ben.program("as_local_user", endpoint=world.plain.id, config={"WRKERS": 1})
     assert "WORKERS" in told
+
+
+def test_a_task_that_attacks_the_manager_harms_no_other_user(world: World) -> None:
+    manager = world.with_pam
+    pid = manager.pid
+    calls = {"endpoint": manager.id, "config": {"WORKERS": 1}}
+    (facts,) = world.ben.program("as_local_user", **calls)
+    world.ann.program("attack", **calls)
+    (again,) = world.ben.program("as_local_user", **calls)
+    assert again["pid"] == facts["pid"]
+    (after,) = world.ann.program("as_local_user", **calls)
+    check_was(after, world.people.a)
+    assert manager.pid == pid
+    assert "line.fault" in manager.log
+    assert "\x1b" not in manager.log
 
 
 def test_after_kill_9_of_a_user_endpoint_what_its_tasks_left_is_ended_and_the_next_task_starts_another(

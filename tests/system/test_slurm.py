@@ -1,4 +1,4 @@
-"""An endpoint on a real Slurm: tasks run in its jobs, with account and time limit as configured, and jobs end."""
+"""Endpoints on a real Slurm: tasks run in its jobs, with account and time limit as configured, and jobs end."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from manager_of_root import Manager
 
 from farcall import Executor
 from farcall.testing.processes import ProcessSystem, process_system
+from local_users import local_users, open_directory, python_for_everybody
+from official import Client, OurSide, official_side
 from slurm_server import PARTITION, Slurm, slurm_cluster
+
+pytestmark = pytest.mark.xdist_group("slurm")
 
 TIMEOUT_S = 120
 
@@ -31,6 +36,37 @@ engine:
     launcher:
       type: SrunLauncher
 """
+
+DECKS_TEMPLATE = """\
+engine:
+  type: GlobusComputeEngine
+
+provider:
+  type: SlurmProvider
+  partition: cpu
+  account: {{ ACCOUNT_ID }}
+  walltime: {{ WALLTIME|default("00:30:00") }}
+
+launcher:
+  type: SrunLauncher
+"""
+DECKS_SCHEMA = {
+    "$schema": "http://json-schema.org/draft-07/schema#",
+    "type": "object",
+    "properties": {
+        "ACCOUNT_ID": {
+            "type": "string",
+            "enum": ["pi-chard", "pi-foster"],
+            "description": "Account identifier, limited to specific project values",
+        },
+        "WALLTIME": {
+            "type": "string",
+            "pattern": "^0[0-1]:[0-5][0-9]:[0-5][0-9]$",
+            "description": "Wall-clock time limit in format 'HH:MM:SS', limited to maximum 01:59:59",
+        },
+    },
+    "additionalProperties": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +92,37 @@ def test_tasks_run_in_a_job_that_is_gone_after_the_endpoint(slurm: Slurm, system
         assert "JobState=RUNNING" in told
     endpoint.command("stop", "here")
     assert "JobState=CANCELLED" in slurm.run("scontrol", "-o", "show", "job", job)
+
+
+def test_the_decks_template_and_schema_make_jobs_of_the_local_users(
+    slurm: Slurm, system: ProcessSystem, tmp_path: Path
+) -> None:
+    """With our SDK and with the official one; what the schema does not allow is said in the future's exception."""
+    with local_users() as people, open_directory() as directory, official_side(tmp_path, system) as elsewhere:
+        ann, ben = Client(system, "ann"), elsewhere.client
+        manager = Manager(
+            system,
+            python_for_everybody(directory),
+            "cluster",
+            DECKS_TEMPLATE,
+            {ann.id: people.a.name, ben.id: people.b.name},
+            schema=DECKS_SCHEMA,
+            environment="".join(f"{name}: {value}\n" for name, value in slurm.environment.items()),
+        )
+        ours = OurSide(tmp_path / "ann", system, ann)
+        try:
+            told = ours.program("as_local_user", endpoint=manager.id, config={"ACCOUNT_ID": "314159265"})
+            assert "ACCOUNT_ID" in told
+            assert "pi-chard" in told
+            wish = {"ACCOUNT_ID": "pi-chard", "WALLTIME": "00:02:00"}
+            for side, person in ((ours, people.a), (elsewhere, people.b)):
+                (facts,) = side.program("as_local_user", endpoint=manager.id, config=wish)
+                assert facts["uids"] == [person.uid] * 3
+                job = slurm.run("scontrol", "-o", "show", "job", facts["environ"]["SLURM_JOB_ID"])
+                assert f"UserId={person.name}({person.uid})" in job
+                assert "Account=pi-chard" in job
+                assert "TimeLimit=00:02:00" in job
+                slurm.run("scancel", facts["environ"]["SLURM_JOB_ID"])  # the node is only one, and jobs have it alone
+        finally:
+            manager.command("stop", manager.name)
+        assert slurm.run("squeue", "-h") == ""

@@ -103,7 +103,8 @@ def unit_text(name: str, command: Sequence[str], *, user: str, environment: Mapp
     """A unit file of systemd.
 
     When the service is stopped, only the manager is told; it ends its user endpoints in order, and whatever is left
-    when it is gone is killed. Source: systemd.service(5), systemd.kill(5), systemd.syntax(7).
+    when it is gone is killed. What one user has too much of, memory or processes, is no reason to end everybody's.
+    Source: systemd.service(5), systemd.kill(5), systemd.resource-control(5), systemd.syntax(7).
 
     Args:
         command: the program's absolute path, and its arguments.
@@ -130,6 +131,8 @@ Restart=always
 RestartSec=1
 KillMode=mixed
 TimeoutStopSec={_STOP_S}
+OOMPolicy=continue
+TasksMax=infinity
 
 [Install]
 WantedBy=multi-user.target

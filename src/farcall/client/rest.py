@@ -328,6 +328,47 @@ class ApiClient:
         """`restricted`, and if so the ids in `functions`."""
         return _object(self.url, self._get(f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/allowed_functions"))
 
+    def endpoint_page(self, **filters: Any) -> dict[str, Any]:
+        """A page of endpoints by name: `endpoints`, `total`, and `next_cursor` if there are more. Ours.
+
+        Args:
+            filters: `role` (`any`, `owner`), `search`, `online`, `multi_user`, `kind` (`direct`, `manager`, `user`),
+                `manager_id`, `limit`, `cursor`; those that are None are left out.
+        """
+        return _object(self.url, self._get(_with_query("/v3/endpoints", filters)))
+
+    def endpoint_details(self, endpoint_id: str | UUID) -> dict[str, Any]:
+        """An endpoint with whose it is, what the caller may do there, and its last report's numbers. Ours."""
+        return _object(self.url, self._get(f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}"))
+
+    def endpoint_live(self, endpoint_id: str | UUID, after: str | None = None, *, wait_s: int = 25) -> dict[str, Any]:
+        """What goes on at an endpoint; with `after` when that is another than `version` of the last answer. Ours.
+
+        Args:
+            wait_s: after so long it answers anyhow; at most 55.
+        """
+        path = f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/live"
+        return _object(self.url, self._get(_with_query(path, {"after": after, "wait_s": wait_s})))
+
+    def endpoint_history(self, endpoint_id: str | UUID, **filters: Any) -> dict[str, Any]:
+        """What went on at an endpoint: `points` of `step_s` seconds each. Ours.
+
+        Args:
+            filters: `since`, `until` (Unix seconds), `step_s`, `user_endpoint_id`; those that are None are left out.
+        """
+        path = f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/history"
+        return _object(self.url, self._get(_with_query(path, filters)))
+
+    def stop_user_endpoint(self, user_endpoint_id: str | UUID, reason: str | None = None) -> dict[str, Any]:
+        """Have a user endpoint stopped by its manager; its unfinished tasks fail (`tasks_failed`). Ours.
+
+        Args:
+            reason: shown to its user.
+        """
+        path = f"/v3/endpoints/{uuid_text(user_endpoint_id, 'user_endpoint_id')}/stop"
+        answer = self._http.request("POST", _with_query(path, {"reason": reason or None}), is_repeatable=True)
+        return _object(self.url, answer)
+
     def console(self, endpoint_id: str | UUID, *, with_config: bool = False) -> list[dict[str, Any]]:
         """What runs tasks for an endpoint, one object each, for those who manage it: its user endpoints, or itself.
 
@@ -337,12 +378,6 @@ class ApiClient:
         path = f"/v3/endpoints/{uuid_text(endpoint_id, 'endpoint_id')}/console"
         found = _object(self.url, self._get(path + ("?include_fields=config" if with_config else "")))
         return [each for each in found.get("user_endpoints") or () if isinstance(each, dict)]
-
-    def stop_user_endpoint(self, user_endpoint_id: str | UUID, reason: str = "") -> dict[str, Any]:
-        """Have its manager end a user endpoint; its unfinished tasks fail with the reason. Ours."""
-        path = f"/v3/endpoints/{uuid_text(user_endpoint_id, 'user_endpoint_id')}/stop"
-        query = f"?{urlencode({'reason': reason})}" if reason else ""
-        return _object(self.url, self._http.request("POST", path + query, is_repeatable=True))
 
     def shares(self, endpoint_id: str | UUID) -> dict[str, Any]:
         """With whom an endpoint is shared: `shares` (`kind`, `id`, `name`), and `notice` for people. Ours."""
@@ -386,7 +421,8 @@ class ApiClient:
 
 
 def _with_query(path: str, filters: Mapping[str, Any]) -> str:
-    given = {name: str(value) for name, value in filters.items() if value is not None}
+    given = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in filters.items()}
+    given = {name: text for name, text in given.items() if filters[name] is not None}
     return f"{path}?{urlencode(given)}" if given else path
 
 

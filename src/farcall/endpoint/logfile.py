@@ -50,4 +50,4 @@ def configure_logging(path: Path, *, is_debug: bool = False, to_console: bool = 
 
 def _value(value: object) -> str:
     text = value if isinstance(value, str) else str(value)
-    return json.dumps(text) if not text or any(c in text for c in ' "=\n\t') else text
+    return json.dumps(text) if not text or not text.isprintable() or any(c in text for c in ' "=') else text

@@ -1,4 +1,4 @@
-"""A shell command of the site's, before the engine starts or after it has ended: run, heard out, ended with all its own."""
+"""A shell command of the site's, before the engine starts or after it has ended: run, heard, ended with all its own."""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ from farcall.endpoint.manager.config import (
     load_manager_config,
     read_blueprint,
 )
+from farcall.endpoint.manager.process import registration_of_manager
 
+POLICY = "b3e1c5d0-1111-4222-8333-444455556666"
 TEMPLATE = "engine: {type: ThreadPoolEngine}\n"
 
 
@@ -137,3 +139,11 @@ def test_a_broken_blueprint_is_named(tmp_path: Path, files: dict[str, str]) -> N
     write(tmp_path, **files)
     with pytest.raises(BlueprintUnreadable, match=str(tmp_path)):
         read_blueprint(loaded)
+
+
+def test_a_manager_for_high_assurance_vouches_for_the_engines_of_its_user_endpoints(tmp_path: Path) -> None:
+    protected = f"high_assurance: true\nauthentication_policy: {POLICY}\nsubscription_id: {POLICY}\n"
+    for text, is_encrypted in ((protected, True), ("display_name: x\n", False)):
+        loaded = load(tmp_path, text)
+        sent = registration_of_manager("site", loaded, read_blueprint(loaded))
+        assert (sent.high_assurance, sent.metadata["engine_encrypted"]) == (is_encrypted, is_encrypted)

@@ -243,7 +243,7 @@ def test_an_administrator_stops_one_and_what_waits_for_it_fails() -> None:
 def test_one_that_does_not_end_gets_signals() -> None:
     world = World()
     world.start()
-    world.say(Rendered(config="shutdown_grace_period: 60\n"))
+    world.say(Rendered(config="a: 1\n", grace_s=60))
     world.handle(StopManager(reason="asked"))
     seen = []
     while len(seen) < 3:
@@ -289,6 +289,7 @@ def test_questions_and_audit_lines_are_passed_on() -> None:
     assert world.say(CredentialRefused(reason="403")) == [
         Ask(user_endpoint_id=uep(), queues={"generation": 2}, reason="403")
     ]
+    assert world.say(CredentialRefused(reason="403")) == [], "one question at a time"
     assert world.handle(CredentialAnswered(user_endpoint_id=uep(), why_not=None)) == [
         Send(user_endpoint_id=uep(), message=CredentialCounts(why_not=None))
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import platform
@@ -10,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from farcall.endpoint.manager.marks import MARK_VARIABLE
 from farcall.endpoint.manager.spawn import end
 from local_users import LocalUsers, PamService, Person
 
-from .conftest import Start
+from .conftest import Running, Start
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("local-users")]
 
@@ -159,6 +161,8 @@ def test_what_pam_tells_people_reaches_them_and_a_session_that_does_not_open_sta
         finally:
             file.unlink()
     assert pam.sessions() == before
+    with pam.without_credentials():
+        check_is(start(people.a.name, pam_service=pam.name).facts(), people.a)
 
 
 def test_a_session_is_closed_however_the_agent_ends(start: Start, people: LocalUsers, pam: PamService) -> None:
@@ -319,6 +323,23 @@ def test_an_order_larger_than_any_socket_buffer_does_not_hold_up_the_manager(sta
     )
     assert running.child.has_unsent
     assert running.facts()["config"]["config"] == 'wish: "facts"\n'
+
+
+def test_it_outlives_the_thread_that_started_it_and_its_end_is_noticed_on_old_kernels_too(
+    start: Start, people: LocalUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(pid: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    found: list[Running] = []
+    thread = threading.Thread(target=lambda: found.append(start(people.a.name)))
+    thread.start()
+    thread.join()
+    (running,) = found
+    assert running.facts()["resuid"] == [people.a.uid] * 3
+    running.child.line.close()
+    assert running.wait() == 0
 
 
 def test_a_manager_whose_kernel_would_let_privileges_come_back_starts_nothing(

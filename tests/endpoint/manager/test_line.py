@@ -46,6 +46,7 @@ def test_messages_come_out_as_they_went_in_however_they_are_cut() -> None:
         b'{"kind": "order of the day"}',
         b'{"kind": "state"}',
         b'{"kind": "state", "phase": null}',
+        b'{"kind": "state", "phase": "on\\u001b[2Jline"}',
         b'{"kind": "state", "phase": ["online"]}',
         b'{"kind": "state", "phase": "online", "running": "3"}',
         b'{"kind": "state", "phase": "online", "running": true}',
@@ -65,6 +66,20 @@ def test_what_makes_no_sense_is_a_fault_and_nothing_else(body: bytes) -> None:
 def test_what_no_log_can_write_is_replaced_and_what_is_not_known_is_left_out() -> None:
     body = json.dumps({"kind": "audit_line", "text": "a\ud800b", "later": 1}).encode()
     assert unpack(body) == AuditLine(text="a?b")
+
+
+def test_what_people_read_is_cut_to_a_length_that_they_can() -> None:
+    found = unpack(json.dumps({"kind": "failed", "step": "run", "text": "x" * 100_000, "status": 1}).encode())
+    assert isinstance(found, Failed)
+    assert len(found.text) < 20_000
+
+
+def test_what_is_no_json_is_not_sent() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(LineFault):
+        pack(Order(name="x", user_endpoint_id="x", manager_name="m", local_user=None, template="", schema=deep))
 
 
 def test_a_frame_that_is_too_long_is_refused_before_it_is_read() -> None:

@@ -108,7 +108,7 @@ def parse_command(
         raise CommandUnreadable("it does not say when it was sent")
     try:
         document = json.loads(body)
-    except ValueError as exc:  # UnicodeDecodeError is one
+    except (ValueError, RecursionError) as exc:  # UnicodeDecodeError is a ValueError
         raise CommandUnreadable("it is not JSON") from exc
     if not isinstance(document, dict):
         raise CommandUnreadable("it is not a JSON object")

@@ -68,6 +68,8 @@ SKEW_LIMIT_S: Final = 180.0
 
 STOP_PATIENCE_S: Final = 20.0
 """How long a user endpoint may take to end, on top of what its running tasks get."""
+GRACE_LIMIT_S: Final = 600.0
+"""The longest time that a template may give to running tasks."""
 AT_ONCE_PATIENCE_S: Final = 8.0
 TERM_PATIENCE_S: Final = 8.0
 LINE_PATIENCE_S: Final = 30.0
@@ -101,6 +103,8 @@ class UserEndpoint:
         pid: of its process; None: there is none yet.
         launched_s: when the process was begun.
         again: a start request that came while it ran; `is_again_kept`: although it is older than the grace period.
+        grace_s: what its running tasks get at its end, as the launcher has said.
+        is_asking: the service is being asked about its broker login; it may ask once at a time.
         stop_text: somebody wants it to end: what those are told who wait for it; None: nobody.
     """
 
@@ -113,6 +117,8 @@ class UserEndpoint:
     has_been_online: bool = False
     state: State | None = None
     config: str | None = None
+    grace_s: float = 10.0
+    is_asking: bool = False
     failed: Failed | None = None
     again: StartRequest | None = None
     again_s: float = 0.0
@@ -281,7 +287,7 @@ class ManagerCore:
             return
         message = event.message
         if isinstance(message, Rendered):
-            user.config = message.config
+            user.config, user.grace_s = message.config, min(max(message.grace_s, 0.0), GRACE_LIMIT_S)
         elif isinstance(message, State):
             user.state = message
             user.has_been_online = user.has_been_online or message.phase == "online"
@@ -289,14 +295,17 @@ class ManagerCore:
             user.failed = message
         elif isinstance(message, AuditLine) and user.person is not None:
             yield Record(user_endpoint_id=user.id, uid=user.person.uid, pid=user.pid or 0, text=message.text)
-        elif isinstance(message, CredentialRefused):
+        elif isinstance(message, CredentialRefused) and not user.is_asking:
+            user.is_asking = True
             queues = (user.again or user.request).queues
             yield Ask(user_endpoint_id=user.id, queues=queues, reason=message.reason)
 
     @_on.register
     def _credential_answered(self, event: CredentialAnswered, now_s: float) -> Iterator[Command]:
         del now_s
-        if event.user_endpoint_id in self._users:
+        user = self._users.get(event.user_endpoint_id)
+        if user is not None:
+            user.is_asking = False
             yield Send(user_endpoint_id=event.user_endpoint_id, message=CredentialCounts(why_not=event.why_not))
 
     @_on.register
@@ -341,7 +350,7 @@ class ManagerCore:
         yield from self._stop_manager(StopManager(reason=event.text, is_at_once=True), now_s)
 
     def _end(self, user: UserEndpoint, reason: str, now_s: float, *, is_at_once: bool) -> Iterator[Command]:
-        patience_s = AT_ONCE_PATIENCE_S if is_at_once else STOP_PATIENCE_S + texts.grace_of(user.config)
+        patience_s = AT_ONCE_PATIENCE_S if is_at_once else STOP_PATIENCE_S + user.grace_s
         due_s = now_s + patience_s
         if user.next_signal is None or (user.signal_due_s is not None and due_s < user.signal_due_s):
             user.next_signal, user.signal_due_s = user.next_signal or signal.SIGTERM, due_s

@@ -43,6 +43,7 @@ STATUSES: Final = {
 }  # fmt: skip
 """Exit status by the step that failed, so that it can be told from what the agent itself ends with."""
 
+_USUAL_GRACE_S: Final = 10.0
 _ADMINISTRATORS: Final = "Its log tells the endpoint's administrators more."
 
 # As `python -m`, but the home directory, where it runs, is no import path.
@@ -105,7 +106,7 @@ def _launch(line: socket.socket, *, mark: str, is_tied: bool) -> NoReturn:
     base = _base(order)
     _open_log(base / order.name)
     config = _render(order, environment)
-    _tell(line, Rendered(config=config))
+    _tell(line, Rendered(config=config, grace_s=_grace_of(config)))
     _execute(order, environment, line, config=config, base=base, mark=mark)
 
 
@@ -119,11 +120,14 @@ def _order(line: socket.socket) -> Order:
             ) from exc
         if order is None:
             raise BrokenPipeError
-        fault = "no order" if not isinstance(order, Order) else endpoint_name_fault(order.name)
-        if fault is not None:
-            raise _Stopped("order", f"The endpoint could not start a user endpoint. {_ADMINISTRATORS}", fault)
-        assert isinstance(order, Order)
-        return order
+        fault = "no order"
+        if isinstance(order, Order):
+            fault = endpoint_name_fault(order.name) or ""
+            if not order.name.startswith("uep."):  # below the same directory lie endpoints of the user's own
+                fault = fault or "no user endpoint's name"
+            if not fault:
+                return order
+        raise _Stopped("order", f"The endpoint could not start a user endpoint. {_ADMINISTRATORS}", fault)
 
 
 def _account(order: Order) -> LocalAccount | None:
@@ -231,6 +235,17 @@ def _render(order: Order, environment: dict[str, str]) -> str:
             )
         except TemplateRefused as exc:
             raise _Stopped(exc.step, exc.text) from exc
+
+
+def _grace_of(config: str) -> float:
+    """`shutdown_grace_period`, if it makes sense; whether the rest does says the agent."""
+    import yaml
+
+    try:
+        grace_s = float(yaml.safe_load(config)["shutdown_grace_period"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
+        return _USUAL_GRACE_S
+    return grace_s if 0 <= grace_s < 1e6 else _USUAL_GRACE_S
 
 
 def _execute(

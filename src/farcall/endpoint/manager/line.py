@@ -27,6 +27,7 @@ from farcall.wire.errors import FarcallError
 
 __all__ = [
     "FRAME_LIMIT_BYTES",
+    "PHASES",
     "AuditLine",
     "Begin",
     "CredentialCounts",
@@ -46,7 +47,10 @@ __all__ = [
 ]
 
 FRAME_LIMIT_BYTES: Final = 8 * 1024 * 1024
+PHASES: Final = ("starting", "online", "offline", "stopping")
 _NUMBER_LIMIT: Final = 2.0**53
+_TEXT_LIMIT_CHARS: Final = 16_384
+"""Of what people read. `Rendered.config` may be longer."""
 _HEAD: Final = struct.Struct(">I")
 
 
@@ -174,9 +178,15 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rendered:
-    """The configuration that the template made, as the user endpoint will run it."""
+    """The configuration that the template made, as the user endpoint will run it.
+
+    Attributes:
+        grace_s: seconds that running tasks get at its end, by this configuration: the manager, which may be root,
+            parses nothing that comes from a user's process but these messages.
+    """
 
     config: str
+    grace_s: float = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,7 +194,7 @@ class State:
     """How a user endpoint is, when it changes.
 
     Attributes:
-        phase: `starting`, `online`, `offline` (no broker), `stopping`.
+        phase: one of PHASES; `offline`: without the broker.
         running, queued, executed: tasks.
         idle_until_unix: when it will end if nothing comes; None: not for that reason.
     """
@@ -222,9 +232,12 @@ _NAMES: Final = {made: kind for kind, made in _KINDS.items()}
 
 
 def pack(message: Message) -> bytes:
-    """One frame. Raises LineFault if it is too long."""
+    """One frame. Raises LineFault if it is too long, or no JSON."""
     members = {each.name: getattr(message, each.name) for each in fields(message)}
-    body = json.dumps({"kind": _NAMES[type(message)], **members}, separators=(",", ":")).encode()
+    try:
+        body = json.dumps({"kind": _NAMES[type(message)], **members}, separators=(",", ":")).encode()
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise LineFault(f"no JSON ({exc})") from exc
     if len(body) > FRAME_LIMIT_BYTES:
         raise LineFault(f"a message of {len(body)} bytes, and the limit is {FRAME_LIMIT_BYTES}")
     return _HEAD.pack(len(body)) + body
@@ -243,23 +256,30 @@ def unpack(body: bytes) -> Message:
     made = _KINDS.get(kind) if isinstance(kind, str) else None
     if made is None:
         raise LineFault("a message of no known kind")
+    limit_chars = _TEXT_LIMIT_CHARS if made in (Failed, AuditLine, CredentialRefused) else None
     try:
         message: Message = made(
-            **{each.name: _member(each, document[each.name]) for each in fields(made) if each.name in document}
+            **{
+                each.name: _member(each, document[each.name], limit_chars)
+                for each in fields(made)
+                if each.name in document
+            }
         )
     except TypeError as exc:
         raise LineFault(f"a message without all its members ({exc})") from exc
+    if isinstance(message, State) and message.phase not in PHASES:
+        raise LineFault("a state of no known phase")
     return message
 
 
-def _member(declared: Field[Any], value: Any) -> Any:
+def _member(declared: Field[Any], value: Any, limit_chars: int | None) -> Any:
     """The value as its annotation has it. Raises LineFault."""
     kinds = str(declared.type).split(" | ")
     if value is None and "None" in kinds:
         return None
     kind = kinds[0]
     if kind == "str" and isinstance(value, str):
-        return value.encode(errors="replace").decode()  # half characters, which no log can write
+        return value[:limit_chars].encode(errors="replace").decode()  # half characters, which no log can write
     if kind == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(each, str) for each in value):
         return tuple(value)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _NUMBER_LIMIT

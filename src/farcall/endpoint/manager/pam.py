@@ -1,12 +1,13 @@
 """PAM as a login program uses it, for an account that somebody else has authenticated: is it usable now, and a session.
 
 Nobody is asked for anything: a module that wants a password or an answer fails. Calls the system's library directly
-(docs/decisions/0019). Sources: pam(3), pam_acct_mgmt(3), pam_setcred(3), pam_open_session(3), pam_conv(3).
+(docs/decisions/0021). Sources: pam(3), pam_acct_mgmt(3), pam_setcred(3), pam_open_session(3), pam_conv(3).
 """
 
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -68,6 +69,9 @@ class PamSession:
     def open(cls, service: str, user: str) -> PamSession:
         """Ask about the account, then open a session; modules change this process (limits, groups, cgroup, …).
 
+        Credentials (`pam_setcred`) are set if there are modules for it: what says whether an account may be used is
+        `pam_acct_mgmt`.
+
         Raises:
             PamRefused: one of the calls did not succeed. Nothing is left open.
         """
@@ -89,8 +93,10 @@ class PamSession:
             number = library.pam_acct_mgmt(handle, 0)
             call("pam_acct_mgmt", number)
             number = library.pam_setcred(handle, _ESTABLISH)
-            call("pam_setcred", number)
-            undo.append(lambda: library.pam_setcred(handle, _DELETE))
+            if number == _SUCCESS:
+                undo.append(lambda: library.pam_setcred(handle, _DELETE))
+            else:  # it asks `auth` modules, which a service where nobody shows a password may well not have
+                _note(service, user, library.pam_strerror(handle, number))
             number = library.pam_open_session(handle, 0)
             call("pam_open_session", number)
         except PamRefused:
@@ -128,6 +134,12 @@ _CALLBACK: Final = ctypes.CFUNCTYPE(
 
 class _Conversation(ctypes.Structure):
     _fields_ = [("callback", _CALLBACK), ("data", ctypes.c_void_p)]
+
+
+def _note(service: str, user: str, reason: bytes | None) -> None:
+    """Where the manager's own standard error goes: the session is opened all the same, it only has less."""
+    text = (reason or b"").decode(errors="replace")
+    print(f"PAM service {service} sets no credentials for {user}: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _answering(said: list[str]) -> Callable[..., int]:

@@ -46,7 +46,7 @@ from farcall.endpoint.manager.runner import ManagerEnd, ManagerRunner, Site
 from farcall.endpoint.origin import usable_amqp_port
 from farcall.endpoint.pidfile import AlreadyRunning, PidFile
 from farcall.tls import CaFileUnusable, Trust
-from farcall.wire.errors import FarcallError
+from farcall.wire.errors import FarcallError, Forbidden
 from farcall.wire.rest import EndpointRegistration, RegistrationResponse
 
 __all__ = ["ManagerRun", "registration_of_manager"]
@@ -194,12 +194,18 @@ class ManagerRun:
         if loaded.mapping_path is not None:
             return _Registered(response, None)
         try:
-            identities = self._client.userinfo().get("identity_set") or ()
+            return _Registered(response, self._own_identities(response.endpoint_id))
         except FarcallError as exc:
             status = registration.exit_status(exc)
             raise registration.RegistrationRefused(f"Whose endpoint this is cannot be asked: {exc}", status) from exc
-        own = frozenset(str(each["sub"]) for each in identities if isinstance(each, dict) and each.get("sub"))
-        return _Registered(response, own)
+
+    def _own_identities(self, endpoint_id: str) -> frozenset[str]:
+        """Whose functions run as whoever started this: all identities of that person, as far as the login tells."""
+        try:
+            identities = self._client.userinfo().get("identity_set") or ()
+        except Forbidden:  # a token for functions and endpoints alone, as programs have
+            return frozenset([str(self._client.endpoint(endpoint_id).get("owner"))])
+        return frozenset(str(each["sub"]) for each in identities if isinstance(each, dict) and each.get("sub"))
 
     def _waiting(self, text: str) -> None:
         _log.warning("The service does not answer; waiting.", extra={"event": "service.waiting", "reason": text})
@@ -354,6 +360,7 @@ def registration_of_manager(name: str, loaded: LoadedManager, blueprint: Bluepri
             "user_config_template": blueprint.template,
             "user_config_schema": blueprint.schema,
             "commands": list(COMMANDS),
+            "engine_encrypted": config.high_assurance,  # then its user endpoints refuse configurations that do not
         },
     )
 

@@ -76,6 +76,8 @@ FLUSH_S: Final = 10.0
 """How long the last heartbeat may take. Source: wire protocol, endpoint life."""
 NOTICES_S: Final = 5.0
 LEFTOVER_GRACE_S: Final = 2.0
+LAST_PIECES: Final = 64
+"""Of 64 KiB: more than a socket holds."""
 
 
 class ManagerEnd(Enum):
@@ -456,8 +458,9 @@ class ManagerRunner:
         if mask & selectors.EVENT_READ:
             self._read(user_endpoint_id, held)
 
-    def _read(self, user_endpoint_id: str, held: _Held, *, to_end: bool = False) -> None:
-        """What has come on a line: one piece, so that nobody starves the others, or all that is there."""
+    def _read(self, user_endpoint_id: str, held: _Held, *, pieces: int = 1) -> None:
+        """What has come on a line: one piece, so that nobody starves the others; or all that an ended process has said,
+        and not more: another process of the user's may hold its end, and go on."""
         while not held.is_line_over:
             try:
                 data = held.child.line.recv(1 << 16)
@@ -480,7 +483,8 @@ class ManagerRunner:
                 )
                 self._line_over(user_endpoint_id, held)
                 return
-            if not to_end:
+            pieces -= 1
+            if pieces <= 0:
                 return
 
     def _line_over(self, user_endpoint_id: str, held: _Held) -> None:
@@ -496,7 +500,7 @@ class ManagerRunner:
         status = held.child.status()
         if status is None:
             return
-        self._read(user_endpoint_id, held, to_end=True)  # its last words
+        self._read(user_endpoint_id, held, pieces=LAST_PIECES)  # its last words
         self._selector.unregister(held.child.pidfd)
         if not held.is_line_over:
             held.is_line_over = True

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import signal
-from typing import Final
-
-import yaml
 
 from farcall.endpoint.manager.commands import StopUserEndpoint
 
 __all__ = [
-    "grace_of",
     "launch_failed",
     "no_blueprint",
     "skewed",
@@ -21,9 +17,6 @@ __all__ = [
     "untrusted",
     "ended",
 ]
-
-_USUAL_GRACE_S: Final = 10.0
-_GRACE_LIMIT_S: Final = 600.0
 
 
 def skewed(skew_s: float, limit_s: float) -> str:
@@ -99,18 +92,6 @@ def unexpected(user_endpoint_id: str) -> str:
         f"General or unknown failure starting user endpoint {user_endpoint_id}. The log of the endpoint's manager says "
         "more: ask the endpoint's administrator."
     )
-
-
-def grace_of(config: str | None) -> float:
-    """Seconds that running tasks of a user endpoint with this configuration get when it ends."""
-    try:
-        found = yaml.safe_load(config or "")
-    except yaml.YAMLError:
-        return _USUAL_GRACE_S
-    named = found.get("shutdown_grace_period") if isinstance(found, dict) else None
-    if isinstance(named, bool) or not isinstance(named, (int, float)) or not named >= 0:
-        return _USUAL_GRACE_S
-    return min(float(named), _GRACE_LIMIT_S)
 
 
 def _signal_name(number: int) -> str:

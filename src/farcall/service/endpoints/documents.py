@@ -123,11 +123,12 @@ class ConsoleDocument(msgspec.Struct, kw_only=True):
     user_endpoints: list[UserEndpoint]
 
 
-def endpoint_document(stored: StoredEndpoint, *, with_config: bool) -> EndpointDocument:
+def endpoint_document(stored: StoredEndpoint, *, with_config: bool, with_template: bool) -> EndpointDocument:
     """An endpoint as REST shows it.
 
     Args:
         with_config: also its configuration, which may name things that are nobody else's business.
+        with_template: also what configurations of user endpoints are made of, and what options may be.
     """
     told, rights = stored.metadata, stored.rights
     return EndpointDocument(
@@ -139,8 +140,8 @@ def endpoint_document(stored: StoredEndpoint, *, with_config: bool) -> EndpointD
         authentication_policy=stored.rights.policy_id,
         public=rights.public,
         endpoint_config=text_of(told, "endpoint_config") if with_config else None,
-        user_config_template=text_of(told, "user_config_template") if with_config else None,
-        user_config_schema=told.get("user_config_schema") if with_config else None,
+        user_config_template=text_of(told, "user_config_template") if with_template else None,
+        user_config_schema=told.get("user_config_schema") if with_template else None,
         description=stored.description,
         hostname=text_of(told, "hostname"),
         local_user=text_of(told, "local_user"),

@@ -207,7 +207,12 @@ async def list_endpoints(request: Request) -> Response:
 async def get_endpoint(request: Request, endpoint_id: str) -> Response:
     caller = await caller_of(request)
     stored = (await visible(request, endpoint_id, caller)).stored
-    return json_response(endpoint_document(stored, with_config=rules.is_manager(stored.rights, caller)))
+    document = endpoint_document(
+        stored,
+        with_config=rules.is_manager(stored.rights, caller),
+        with_template=rules.may_see_template(stored.rights, caller),
+    )
+    return json_response(document)
 
 
 @router.get(

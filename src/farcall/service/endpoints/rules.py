@@ -34,6 +34,7 @@ __all__ = [
     "check_view",
     "is_manager",
     "is_shared_with",
+    "may_see_template",
     "plan_registration",
 ]
 
@@ -340,6 +341,11 @@ def check_use(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> 
             "it. Ask the owner for `farcall-endpoint share`."
         )
     return endpoint
+
+
+def may_see_template(endpoint: Endpoint, caller: Identity) -> bool:
+    """Whether the caller may know which options the endpoint takes: whoever may run functions there."""
+    return endpoint.multi_user or is_manager(endpoint, caller) or is_shared_with(endpoint, caller)
 
 
 def check_verify(caller: Identity) -> None:

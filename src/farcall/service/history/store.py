@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, case, delete, func, select
+from sqlalchemy import Connection, and_, case, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from farcall.service.db.sql import chunks
@@ -43,7 +43,7 @@ def read_entries(
     found: dict[str, list[Entry]] = {each: [] for each in endpoint_ids}
     for ids in chunks(endpoint_ids, _IN_AT_ONCE):
         at = endpoint_history.c.at
-        of_these = endpoint_history.c.endpoint_id.in_(ids)
+        of_these = and_(endpoint_history.c.endpoint_id.in_(ids), endpoint_history.c.step_s.in_((MINUTE_S, HOUR_S)))
         for row in conn.execute(select(endpoint_history).where(of_these, at >= since, at < until).order_by(at)):
             found[row.endpoint_id].append(_entry(row))
     return found
