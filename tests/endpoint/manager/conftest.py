@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import select
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import farcall
 from farcall.endpoint.manager.leftovers import end_leftovers
 from farcall.endpoint.manager.line import AuditLine, Begin, Frames, Message, Order
 from farcall.endpoint.manager.spawn import Child, end, spawn
@@ -85,21 +87,25 @@ Start = Callable[..., Running]
 
 
 @pytest.fixture(scope="session")
-def site(open_dir: Path, people: LocalUsers) -> tuple[str, str]:
-    """An interpreter for everybody, and the directory where the site's own `farcall-endpoint` lies: the probe."""
+def site(open_dir: Path, people: LocalUsers) -> tuple[str, str, str]:
+    """An interpreter for everybody, the directory where the site's own `farcall-endpoint` lies: the probe, and that of
+    our sources."""
     interpreter = str(python_for_everybody(open_dir))
     programs = open_dir / "programs"
     programs.mkdir()
     program = programs / "farcall-endpoint"
     program.write_text(f"#!{interpreter} -I\n" + PROBE.read_text())
     program.chmod(0o755)
-    return interpreter, str(programs)
+    where = "import farcall, pathlib; print(pathlib.Path(farcall.__file__).parents[1])"
+    source = subprocess.run([interpreter, "-I", "-c", where], capture_output=True, text=True, check=True).stdout.strip()
+    return interpreter, str(programs), source
 
 
 @pytest.fixture
-def start(site: tuple[str, str], people: LocalUsers) -> Iterator[Start]:
+def start(site: tuple[str, str, str], people: LocalUsers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Start the probe as a local user; keywords as of Order, `wish` is what it shall do."""
-    interpreter, programs = site
+    interpreter, programs, source = site
+    monkeypatch.setattr(farcall, "__file__", f"{source}/farcall/__init__.py")  # where launchers look, too
     running: list[Running] = []
 
     def start(user: str | None, *, wish: str = "facts", **members: Any) -> Running:

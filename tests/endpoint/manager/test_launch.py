@@ -343,11 +343,11 @@ def test_it_outlives_the_thread_that_started_it_and_its_end_is_noticed_on_old_ke
 
 
 def test_a_manager_whose_kernel_would_let_privileges_come_back_starts_nothing(
-    site: tuple[str, str], people: LocalUsers
+    site: tuple[str, str, str], people: LocalUsers
 ) -> None:
     """Secure bits that keep capabilities over setresuid, and locked: the launcher must notice."""
     script = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parents[3] / "src")!r})
+import sys; sys.path.insert(0, {site[2]!r})
 from farcall.endpoint.manager.spawn import spawn
 from farcall.endpoint.manager.line import *
 child = spawn(Order(name="uep.x", user_endpoint_id="x", manager_name="m", template="a: 1",
@@ -364,9 +364,9 @@ print(read_exactly_one(child.line).step, child.process.wait())
 
 
 @pytest.mark.parametrize("call", ["setresuid", "setresgid", "setgroups"])
-def test_a_drop_that_does_not_drop_is_noticed(people: LocalUsers, site: tuple[str, str], call: str) -> None:
+def test_a_drop_that_does_not_drop_is_noticed(people: LocalUsers, site: tuple[str, str, str], call: str) -> None:
     script = f"""
-import os, sys; sys.path.insert(0, {str(Path(__file__).parents[3] / "src")!r})
+import os, sys; sys.path.insert(0, {site[2]!r})
 from farcall.endpoint.manager.accounts import local_account
 from farcall.endpoint.manager.privileges import become
 account = local_account({people.a.name!r})
@@ -382,10 +382,10 @@ except Exception as exc:
 
 
 def test_capabilities_that_a_manager_passes_on_to_its_programs_reach_no_user(
-    site: tuple[str, str], people: LocalUsers
+    site: tuple[str, str, str], people: LocalUsers
 ) -> None:
     script = f"""
-import sys, json; sys.path.insert(0, {str(Path(__file__).parents[3] / "src")!r})
+import sys, json; sys.path.insert(0, {site[2]!r})
 from farcall.endpoint.manager.spawn import spawn
 from farcall.endpoint.manager.line import *
 child = spawn(Order(name="uep.caps", user_endpoint_id="x", manager_name="m", local_user={people.a.name!r},
@@ -403,9 +403,11 @@ print(read_exactly_one(child.line).text)
     check_is(json.loads(done.stdout), people.a)
 
 
-def test_without_root_it_stays_who_it_is_and_becomes_nobody_else(site: tuple[str, str], people: LocalUsers) -> None:
+def test_without_root_it_stays_who_it_is_and_becomes_nobody_else(
+    site: tuple[str, str, str], people: LocalUsers
+) -> None:
     script = f"""
-import sys, json; sys.path.insert(0, {str(Path(__file__).parents[3] / "src")!r})
+import sys, json; sys.path.insert(0, {site[2]!r})
 from farcall.endpoint.manager.spawn import spawn
 from farcall.endpoint.manager.line import *
 for user in None, {people.b.name!r}:

@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,12 +119,12 @@ signal.pause()
 @pytest.mark.xdist_group("local-users")
 @pytest.mark.parametrize("victim", ["manager", "keeper", "agent"])
 def test_after_kill_9_of_any_of_them_the_others_end(
-    site: tuple[str, str], people: LocalUsers, pam: PamService, victim: str
+    site: tuple[str, str, str], people: LocalUsers, pam: PamService, victim: str
 ) -> None:
     before = len(pam.sessions())
-    script = MANAGER.format(source=str(Path(__file__).parents[3] / "src"), pam=pam.name, user=people.a.name,
+    script = MANAGER.format(source=site[2], pam=pam.name, user=people.a.name,
                             path=site[1], interpreter=site[0])  # fmt: skip
-    manager = subprocess.Popen([sys.executable, "-I", "-c", script], stdout=subprocess.PIPE, text=True)
+    manager = subprocess.Popen([site[0], "-I", "-c", script], stdout=subprocess.PIPE, text=True)
     assert manager.stdout is not None
     with manager.stdout:
         plain, kept = (json.loads(manager.stdout.readline()) for _ in range(2))

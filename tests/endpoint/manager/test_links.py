@@ -6,7 +6,9 @@ import threading
 from dataclasses import asdict
 from typing import Any
 
-from farcall.amqp import Delivery
+import pytest
+
+from farcall.amqp import ConnectionEnded, Delivery
 from farcall.amqp.memory import MemoryBroker
 from farcall.endpoint.manager.links import ManagerLinks, Notices
 from farcall.wire.messages import EndpointStatusReport, unpack_message
@@ -79,8 +81,13 @@ def test_a_manager_takes_commands_and_says_when_it_is_here_and_when_not() -> Non
 
 
 def test_a_notice_is_the_user_endpoints_own_and_leaves_no_connection() -> None:
-    made = broker()
-    notices = Notices(factory=made.connection)
+    made, connections = broker(), []
+
+    def connect(*args: Any, **kwargs: Any) -> Any:
+        connections.append(made.connection(*args, **kwargs))
+        return connections[-1]
+
+    notices = Notices(factory=connect)
     queues = {"heartbeat_queue_info": asdict(heartbeats_of(UEP))}
     notices.send(UEP, queues, "WORKERS must be a number", is_final=True)
     assert reported(made) == (
@@ -88,7 +95,9 @@ def test_a_notice_is_the_user_endpoints_own_and_leaves_no_connection() -> None:
         {"error": "WORKERS must be a number", "heartbeat_period": 3, "error_is_final": True},
     )
     notices.close(10)
-    assert made.drop_connections() == 0
+    (connection,) = connections
+    with pytest.raises(ConnectionEnded):
+        connection.wait_connected(0)
 
 
 def test_a_notice_without_an_address_is_dropped_and_the_next_one_sent() -> None:
