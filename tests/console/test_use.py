@@ -260,6 +260,7 @@ def test_a_user_endpoint_is_told_with_its_right_start_and_can_be_stopped(place: 
     place.report()
     place.open(page, "ada", f"/console/compute/{place.manager.id}/{place.agent.id}")
     page.get_by_text("Start time:").locator("xpath=..").get_by_text("2026").wait_for()
+    fact(page, "Worker utilization").filter(has_text="75 %").wait_for()  # the report may still be on its way
     figures = {name: fact(page, name).inner_text() for name in ("Workers", "Worker utilization", "Executed tasks")}
     assert figures == {"Workers": "8", "Worker utilization": "75 %", "Executed tasks": "13"}
     assert fact(page, "Queued tasks").inner_text() == "1"
