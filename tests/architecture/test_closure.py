@@ -85,3 +85,9 @@ def test_a_manager_loads_neither_engines_nor_anything_that_could_unpickle() -> N
     assert parts(loaded) <= {"wire", "tls", "amqp", "client", "endpoint"}
     ours = {name for name in loaded if name.startswith("farcall.endpoint.")}
     assert ours.isdisjoint({"farcall.endpoint.engines.config", "farcall.endpoint.journal", "farcall.endpoint.agent"})
+
+
+def test_the_console_loads_its_pages_when_somebody_looks() -> None:
+    loaded = closure_of("farcall.console.app")
+    assert not third_party(loaded) & {"nicegui", "socketio", "websockets", "jinja2", "fastapi", "sqlalchemy"}
+    assert parts(loaded) <= {"wire", "client", "console"}

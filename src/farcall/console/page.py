@@ -27,7 +27,7 @@ from farcall.console.api import Api
 from farcall.console.app import SESSION
 from farcall.console.components.boxes import error_box
 from farcall.console.layout import Crumb, frame
-from farcall.console.login import log_out, login_path
+from farcall.console.login import log_out, login_path, refusal_page
 from farcall.console.sessions import Session
 from farcall.wire.auth import session_demand
 from farcall.wire.errors import ApiError, LoginRequired, Unauthenticated
@@ -85,7 +85,7 @@ class View:
     path: str
     query: dict[str, str]
     client: Any  # nicegui.Client
-    crumbs: list[Crumb] = field(default_factory=list)
+    on_ended: Callable[[], None] = field(default=lambda: None, repr=False)
 
     @property
     def api(self) -> Api:
@@ -186,9 +186,10 @@ class View:
         self.session.end()
 
     async def log_out(self) -> None:
-        self.session.on_end.clear()
-        await log_out(self.session)
+        """Everywhere in this browser: other pages of this login are led to the login page."""
+        self.session.on_end.discard(self.on_ended)
         self.session.end()
+        await log_out(self.session)
         self.go("/console/logged-out")
 
 
@@ -218,7 +219,7 @@ def register(page: Page) -> None:
                 return RedirectResponse(login_path(view.here, **_demands(exc)), 303, {"cache-control": "no-store"})
             session.end()
             if time.time() - session.began_at < _FRESH_S:
-                raise  # another login would not help either
+                return refusal_page(exc, view.here)  # another login at once would not help either
             return RedirectResponse(login_path(view.here), 303, {"cache-control": "no-store"})
         return None
 
@@ -277,5 +278,6 @@ def _end_with_login(view: View) -> None:
         if not client.is_deleted:
             client.open(login_path(view.here))
 
+    view.on_ended = ended
     session.on_end.add(ended)
     client.on_delete(lambda: session.on_end.discard(ended))

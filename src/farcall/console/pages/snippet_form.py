@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -22,7 +23,6 @@ def snippet_form(view: View, endpoint_id: str, schema: Any) -> None:
         schema: the endpoint's `user_config_schema`, whatever it is; None: no form.
     """
     fields = fields_of(schema)
-    inputs: dict[str, ui.input | ui.select | ui.checkbox | ui.textarea] = {}
     typed: dict[str, Any] = {}
     if fields:
         Tag("h3", "Options of this endpoint")
@@ -33,16 +33,10 @@ def snippet_form(view: View, endpoint_id: str, schema: Any) -> None:
     def show() -> None:
         config: dict[str, Any] = {}
         for field in fields:
-            error = None
-            try:
+            with contextlib.suppress(FieldFault):  # the field says so itself
                 value = value_of(field, typed.get(field.name))
-            except FieldFault as exc:
-                error, value = str(exc), None
-            if value is not None:
-                config[field.name] = value
-            shown = inputs[field.name]
-            if isinstance(shown, (ui.input, ui.textarea)):
-                shown.error = error
+                if value is not None:
+                    config[field.name] = value
         program.set(snippet(view.session.base, endpoint_id, config))
 
     with Tag("div").classes("fc-form"):
@@ -53,14 +47,13 @@ def snippet_form(view: View, endpoint_id: str, schema: Any) -> None:
                 show()
 
             with Tag("div"):
-                shown = inputs[field.name] = _input(field)
-                shown.on_value_change(changed)
+                _input(field).on_value_change(changed)
                 if field.description:
                     Tag("div", field.description).classes("fc-hint")
     program = code_viewer(snippet(view.session.base, endpoint_id), label="Python program")
 
 
-def _input(field: FormField) -> ui.input | ui.select | ui.checkbox | ui.textarea:
+def _input(field: FormField) -> ui.input | ui.select | ui.textarea:
     label = f"{field.name} (required)" if field.is_required else field.name
     if field.kind in ("boolean", "choice"):
         options = ("true", "false") if field.kind == "boolean" else field.choices
@@ -68,10 +61,19 @@ def _input(field: FormField) -> ui.input | ui.select | ui.checkbox | ui.textarea
         select = ui.select({each: str(text) for each, text in plain.items()}, label=label, clearable=True)
         return select.props("outlined dense")
     hint = "" if field.default is None else json.dumps(field.default, ensure_ascii=False)
-    shown = ui.textarea(label) if field.kind == "json" else ui.input(label)
+    kind = ui.textarea if field.kind == "json" else ui.input
+    shown: ui.input | ui.textarea = kind(label, validation=lambda text: _fault(field, text))
     shown.props("outlined dense debounce=200" + (" autogrow" if field.kind == "json" else ""))
     if hint:
         shown.props["placeholder"] = hint[:200]
     if field.kind in ("integer", "number"):
         shown.props["inputmode"] = "decimal"
     return shown
+
+
+def _fault(field: FormField, text: Any) -> str | None:
+    try:
+        value_of(field, text)
+    except FieldFault as exc:
+        return str(exc)
+    return None

@@ -32,6 +32,7 @@ from farcall.service.groups.store import list_groups
 from farcall.service.users.rules import Person
 from farcall.service.web import queries
 from farcall.service.web.bodies import json_response
+from farcall.service.web.cursors import cursor_text, page_parameters, position_of
 from farcall.service.web.openapi import described
 from farcall.wire.errors import Forbidden
 
@@ -40,7 +41,7 @@ __all__ = ["SHAPES", "client_summary", "router", "user_summary"]
 router: Final = APIRouter()
 _LARGEST: Final = 500
 _DEFAULT: Final = 100
-_PAGE: Final = queries.page_parameters(_LARGEST, _DEFAULT)
+_PAGE: Final = page_parameters(default=_DEFAULT, most=_LARGEST)
 
 
 def _parameter(name: str, about: str, **schema: Any) -> dict[str, Any]:
@@ -149,20 +150,20 @@ async def list_groups_(request: Request) -> Response:
 )
 async def list_audit(request: Request) -> Response:
     service, given = await _for_operator(request), request.query_params
-    before = queries.cursor_from_text(given, int)
+    before = position_of(queries.text(given, queries.CURSOR), int)
     limit = queries.limit(given, default=_DEFAULT, largest=_LARGEST)
     query = store.AuditQuery(
         action=queries.text(given, "action"),
         actor=queries.text(given, "actor"),
         object_id=queries.text(given, "object"),
         outcome=queries.one_of(given, "outcome", ("", "done", "refused"), "") or None,
-        since=queries.number(given, "since"),
-        until=queries.number(given, "until"),
+        since=queries.time(given, "since"),
+        until=queries.time(given, "until"),
         before=before[0] if before else None,
         limit=limit,
     )
     found = await service.db.read(store.audit_page, query)
-    cursor = queries.cursor_text(found[limit - 1].seq) if len(found) > limit else None
+    cursor = cursor_text(found[limit - 1].seq) if len(found) > limit else None
     return json_response(AuditPage(entries=[_audit_entry(each) for each in found[:limit]], next_cursor=cursor))
 
 

@@ -21,6 +21,7 @@ from farcall.service.endpoints.sight import visible
 from farcall.service.endpoints.store import StoredEndpoint
 from farcall.service.web import queries
 from farcall.service.web.bodies import json_response
+from farcall.service.web.cursors import page_parameters
 from farcall.service.web.openapi import described
 from farcall.wire.errors import EndpointAccessForbidden, EndpointNotFound
 
@@ -141,7 +142,7 @@ _KINDS: Final[tuple[Kind, ...]] = ("direct", "manager", "user")
                 "description": "only user endpoints of this manager",
                 "schema": {"type": "string", "format": "uuid"},
             },
-            *queries.page_parameters(_LARGEST_LIMIT, _DEFAULT_LIMIT),
+            *page_parameters(default=_DEFAULT_LIMIT, most=_LARGEST_LIMIT),
         ],
     ),
 )

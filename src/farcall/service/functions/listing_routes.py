@@ -17,10 +17,10 @@ from farcall.service.functions.source import SOURCE_MEMBER, source_of, versions_
 from farcall.service.ids import canonical_uuid
 from farcall.service.tasks.listing_routes import ListedTaskDocument, listed_document, read_page
 from farcall.service.tasks.listing_rules import TaskQuery
+from farcall.service.web import queries
 from farcall.service.web.bodies import json_response
 from farcall.service.web.cursors import cursor_text, page_parameters, position_of
 from farcall.service.web.openapi import described
-from farcall.service.web.queries import choice_in, page_in, text_in
 from farcall.wire.errors import Forbidden, FunctionNotFound
 
 __all__ = ["SHAPES", "router"]
@@ -122,11 +122,12 @@ SHAPES: Final = (FunctionListing, FunctionPage)
 )
 async def list_functions(request: Request) -> Response:
     service, caller = service_of(request), await caller_of(request)
-    limit, cursor = page_in(request, default=_DEFAULT_LIMIT, most=_LARGEST_LIMIT)
-    position = position_of(cursor, float, str)
+    given = request.query_params
+    limit = queries.limit(given, default=_DEFAULT_LIMIT, largest=_LARGEST_LIMIT)
+    position = position_of(queries.text(given, queries.CURSOR), float, str)
     query = FunctionQuery(
-        role=choice_in(request, "role", ROLES) or "mine",
-        search=text_in(request, "search"),
+        role=queries.one_of(given, "role", ROLES, "mine"),
+        search=queries.text(given, "search"),
         before=None if position is None else (position[0], position[1]),
         limit=limit,
     )

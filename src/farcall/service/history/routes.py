@@ -127,8 +127,8 @@ def _range(request: Request) -> tuple[int, int, int]:
     """
     service = service_of(request)
     now = service.clock()
-    until = min(queries.number(request.query_params, "until") or now, now)
-    since = queries.number(request.query_params, "since")
+    until = min(queries.time(request.query_params, "until") or now, now)
+    since = queries.time(request.query_params, "since")
     since = until - HOUR_S if since is None else max(since, now - service.settings.history_hours_s - HOUR_S)
     if since >= until:
         raise InvalidRequest("query parameter 'since' must be before 'until' and in the past, in Unix seconds.")

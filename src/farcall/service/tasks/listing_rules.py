@@ -8,8 +8,8 @@ from typing import Final
 
 from starlette.requests import Request
 
+from farcall.service.web import queries
 from farcall.service.web.cursors import position_of
-from farcall.service.web.queries import choices_in, page_in, time_in, uuid_in
 from farcall.wire.errors import InvalidRequest
 from farcall.wire.states import TaskState
 
@@ -85,17 +85,18 @@ class Transition:
 
 def query_from(request: Request, owner_ids: frozenset[str]) -> TaskQuery:
     """Read query parameters. Raises InvalidRequest, naming the parameter."""
-    since, until = time_in(request, "since"), time_in(request, "until")
+    given = request.query_params
+    since, until = queries.time(given, "since"), queries.time(given, "until")
     if since is not None and until is not None and until <= since:
         raise InvalidRequest("query parameter 'until' must be later than 'since'.")
-    limit, cursor = page_in(request, default=DEFAULT_LIMIT, most=LARGEST_LIMIT)
-    position = position_of(cursor, int)
+    limit = queries.limit(given, default=DEFAULT_LIMIT, largest=LARGEST_LIMIT)
+    position = position_of(queries.text(given, queries.CURSOR), int)
     return TaskQuery(
         owner_ids=owner_ids,
-        states=choices_in(request, "state", STATES),
-        endpoint_id=uuid_in(request, "endpoint_id"),
-        function_id=uuid_in(request, "function_id"),
-        task_group_id=uuid_in(request, "task_group_id"),
+        states=queries.choices(given, "state", STATES),
+        endpoint_id=queries.uuid(given, "endpoint_id"),
+        function_id=queries.uuid(given, "function_id"),
+        task_group_id=queries.uuid(given, "task_group_id"),
         since=since,
         until=until,
         before_seq=None if position is None else position[0],

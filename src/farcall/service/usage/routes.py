@@ -16,9 +16,9 @@ from farcall.service.endpoints.store import find_endpoint
 from farcall.service.usage import rules, store
 from farcall.service.usage.rules import COLUMNS, DAY_S, DIMENSIONS, SCOPES, UsageQuery, csv_text, day_text
 from farcall.service.usage.store import UsageRow
+from farcall.service.web import queries
 from farcall.service.web.bodies import json_response
 from farcall.service.web.openapi import described
-from farcall.service.web.queries import choice_in, choices_in, time_in, uuid_in
 from farcall.wire.errors import EndpointAccessForbidden, EndpointNotFound, Forbidden
 
 __all__ = ["SHAPES", "router"]
@@ -103,15 +103,16 @@ SHAPES: Final = (Usage,)
 )
 async def get_usage(request: Request) -> Response:
     service, caller = service_of(request), await caller_of(request)
-    scope = choice_in(request, "scope", SCOPES) or "mine"
-    is_csv = choice_in(request, "format", ("json", "csv")) == "csv"
-    first, last = rules.days_between(time_in(request, "since"), time_in(request, "until"), now=service.clock())
+    given = request.query_params
+    scope = queries.one_of(given, "scope", SCOPES, "mine")
+    is_csv = queries.one_of(given, "format", ("json", "csv"), "json") == "csv"
+    first, last = rules.days_between(queries.time(given, "since"), queries.time(given, "until"), now=service.clock())
     query = UsageQuery(
         first_day=first,
         last_day=last,
-        by=choices_in(request, "by", DIMENSIONS),
+        by=queries.choices(given, "by", DIMENSIONS),
         owner_ids=caller.linked if scope == "mine" else None,
-        endpoint_id=uuid_in(request, "endpoint_id"),
+        endpoint_id=queries.uuid(given, "endpoint_id"),
     )
     await _check_scope(request, scope, caller, query.endpoint_id)
     found = await service.db.read(store.read_usage, query)
