@@ -208,7 +208,8 @@ def test_what_fails_is_told_to_the_submitter_and_by_the_status(
     start: Start, people: LocalUsers, pam: PamService, who: str | None, members: dict, step: str, words: str
 ) -> None:
     if members.get("pam"):
-        members = {"pam_service": pam.name}
+        members = {**members, "pam_service": pam.name}
+        del members["pam"]
     running = start(getattr(people, who).name if who and hasattr(people, who) else who, **members)
     failed = running.listen(Failed)
     assert (failed.step, failed.status) == (step, STATUSES[step])
