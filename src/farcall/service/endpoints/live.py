@@ -204,11 +204,11 @@ class Live:
 
     @contextlib.asynccontextmanager
     async def watch(self, endpoint_id: str, caller: Identity) -> AsyncIterator[Watch]:
-        """Look at an endpoint. Raises RateLimited if the caller looks at too many already."""
+        """Look at an endpoint, waiting or not. Raises RateLimited if the caller has too many requests here already."""
         if self._waiters[caller.id] >= self._waiters_limit:
             raise RateLimited(
                 f"{caller.username} waits for news of endpoints {self._waiters_limit} times at once already "
-                "(live_waiters_per_identity). Let one request per endpoint wait, and ask without `wait_s` otherwise.",
+                "(live_waiters_per_identity). Let one request per endpoint wait, and close pages that nobody looks at.",
                 {"retry_after_s": 5},
             )
         self._waiters[caller.id] += 1
