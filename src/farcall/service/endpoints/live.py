@@ -48,7 +48,8 @@ class LiveDocument(msgspec.Struct, kw_only=True):
     `version` is for `after` of the next request. `details` is the last report (numbers of workers, tasks, nodes), and
     `last_report` when it came (Unix seconds). `open_tasks`: its tasks that have not ended, as the service counts them;
     null for managers. `last_task_ended`: when one of its tasks last ended (Unix seconds), so that one that comes and
-    goes between two answers is news, too. `user_endpoints`, of a manager: all for who manages it, else the caller's own.
+    goes between two answers is news, too. `user_endpoints`, of a manager: all for who manages it, else the caller's
+    own.
     """
 
     version: str
