@@ -160,7 +160,7 @@ class Watch:
     def _read(self) -> asyncio.Task[Snapshot]:
         if self._reading is None:
             self._is_marked = False
-            self._reading = asyncio.get_running_loop().create_task(self._live.snapshot(self.endpoint_id))
+            self._reading = self._live.begin_snapshot(self.endpoint_id)
             self._reading.add_done_callback(self._was_read)
         return self._reading
 
@@ -205,6 +205,7 @@ class Live:
         self._signs: Mapping[str, Signs] = {}
         self._look_timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._readings: set[asyncio.Task[Snapshot]] = set()
         self.is_stopping = False
 
     @contextlib.asynccontextmanager
@@ -231,6 +232,13 @@ class Live:
                 del self._waiters[caller.id]
             if not watch.watchers:
                 self._forget(watch)
+
+    def begin_snapshot(self, endpoint_id: str) -> asyncio.Task[Snapshot]:
+        """Read it, also if whoever asked goes away meanwhile."""
+        reading = asyncio.get_running_loop().create_task(self.snapshot(endpoint_id))
+        self._readings.add(reading)
+        reading.add_done_callback(self._readings.discard)
+        return reading
 
     async def snapshot(self, endpoint_id: str) -> Snapshot:
         """What is known of an endpoint now. Raises EndpointNotFound, ServiceUnavailable."""
@@ -266,6 +274,7 @@ class Live:
         self.stop()
         if self._looking is not None:
             await self._looking
+        await asyncio.gather(*self._readings, return_exceptions=True)
 
     # --- Events ----------------------------------------------------------------------------------------------
 
