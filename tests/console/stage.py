@@ -248,8 +248,9 @@ def _policy(who: Rest, words: Words) -> str:
 def _work(stage: Stage) -> None:
     """Tasks of a real endpoint: some succeed, one fails."""
     ada, words = stage.people["ada"], stage.words
+    triple = _named(lambda number: 3 * number, words.function)
     with stage.scene.executor(ada, stage.endpoint.id) as executor:
-        good = [executor.submit(_named(lambda number: 3 * number, words.function), n) for n in range(5)]
+        good = [executor.submit(triple, n) for n in range(5)]
         bad = executor.submit(_failing(words), 1)
         assert [each.result(60) for each in good] == [0, 3, 6, 9, 12]
         assert bad.exception(60) is not None

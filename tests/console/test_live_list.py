@@ -7,7 +7,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from farcall.console.live import Live
+from farcall.console.sessions import Session, Sessions
 from farcall.wire.errors import ServiceUnavailable, Unauthenticated
+
+
+def test_a_login_ends_by_itself_when_its_time_is_over() -> None:
+    async def story() -> None:
+        api, over = Interface({}), asyncio.Event()
+        session = Session(
+            username="ada", name="Ada", identity_id="i", is_operator=False, base="http://here", tokens=("secret",),
+            api=api, projects=api, began_at=0.0,  # type: ignore[arg-type]
+        )  # fmt: skip
+        session.on_end.add(over.set)
+        sessions = Sessions()
+        cookie = sessions.begin(session, 0.01)
+        assert sessions.find(cookie) is session
+        await asyncio.wait_for(over.wait(), 20)
+        assert (sessions.find(cookie), session.is_over, len(sessions)) == (None, True, 0)
+
+    asyncio.run(story())
 
 
 class Interface:
