@@ -68,7 +68,10 @@ class Running:
             self.heard += self._frames.take(data)
 
     def facts(self) -> dict[str, Any]:
-        return json.loads(self.listen(AuditLine).text)
+        pieces = []
+        while piece := self.listen(AuditLine).text:
+            pieces.append(piece)
+        return json.loads("".join(pieces))
 
     def wait(self) -> int | None:
         """Until the process has ended, by its descriptor; its status."""

@@ -45,6 +45,7 @@ def check_is(facts: dict, person: Person) -> None:
     assert facts["resgid"] == [person.gid] * 3
     assert facts["groups"] == groups_of(person)
     assert facts["umask"] == 0o077
+    assert facts["core"][0] == 0
     assert facts["cwd"] == str(person.home)
     for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
         assert facts["status"][name] == NO_CAPABILITY

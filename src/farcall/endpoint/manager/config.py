@@ -92,6 +92,7 @@ class ManagerConfig(CommonKeys):
         pam: None: PAM is not asked.
         mu_child_ep_grace_period_s: seconds that a start request for a user endpoint which still runs is remembered;
             if it ends meanwhile, it is started again.
+        allow_system_accounts: a rule may lead to an account of the system (`slurm`, `www-data`, `nobody`). Ours.
         max_user_endpoints, max_user_endpoints_per_user: how many may run at once, of all and of one local user (or,
             without mapping, of one identity); None: any number. Ours.
     """
@@ -101,6 +102,7 @@ class ManagerConfig(CommonKeys):
     user_config_schema_path: Text | None = None
     pam: Annotated[PamKeys | None, BeforeValidator(_pam)] = None
     mu_child_ep_grace_period_s: NotNegative = 30.0
+    allow_system_accounts: Annotated[bool, BeforeValidator(_switch)] = False
     max_user_endpoints: PositiveInt | None = None
     max_user_endpoints_per_user: PositiveInt | None = None
 
