@@ -169,7 +169,11 @@ def protected_manager(system: ProcessSystem, account: Account) -> Manager:
     config = (manager.directory / "config.yaml").read_text()
     assert "high_assurance: true" in config
     (manager.directory / "user_config_schema.json").unlink()
-    manager.write(config__yaml=f"{config}\nca_file: {ca_file}\n", user_config_template__yaml__j2=ENGINE)
+    manager.write(
+        config__yaml=f"{config}\nca_file: {ca_file}\n",
+        user_config_template__yaml__j2=ENGINE,
+        user_environment__yaml="PARSL_WORKER_BLOCK_ID: 3\nSLURM_JOB_ID: 4711\n",  # as workers in a batch job have
+    )
     return manager
 
 
@@ -201,7 +205,7 @@ def test_a_task_for_a_user_endpoint_of_high_assurance_is_recorded_by_the_manager
             client = Client(token=logged_in(system))
             with pytest.warns(UserWarning, match="90 days after its last task"):
                 function_id = client.register_function(secret, ha_endpoint_id=manager.id)
-            batch = client.create_batch(user_endpoint_config={}, create_websocket_queue=True)
+            batch = client.create_batch(user_endpoint_config={}, request_queue=True)
             batch.add(function_id)
             answer = client.batch_run(manager.id, batch)
             (task_id,) = answer["tasks"][function_id]
@@ -214,24 +218,27 @@ def test_a_task_for_a_user_endpoint_of_high_assurance_is_recorded_by_the_manager
             when = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+[+-]\d\d:\d\d"
             uid = account.uid if account.uid is not None else os.getuid()
             assert re.fullmatch(f"{when} uid={uid} pid={manager.pid} eid={manager.id} SESSION_BEGIN", begin)
-            of_task = f"{when} uid={uid} pid={row['pid']} uep={row['id']} fid={function_id} tid={task_id} bid= jid= "
-            for line, state in zip(lines, ["RECEIVED", "EXEC_START", "EXEC_END"], strict=True):
-                assert re.fullmatch(of_task + state, line), line
+            of_task = f"{when} uid={uid} pid={row['pid']} uep={row['id']} fid={function_id} tid={task_id} "
+            ways = ["bid= jid= RECEIVED", "bid= jid= EXEC_START", "bid=3 jid=4711 EXEC_END"]
+            for line, way in zip(lines, ways, strict=True):
+                assert re.fullmatch(of_task + way, line), line
 
             left = [os.pidfd_open(pid) for pid in (manager.pid, row["pid"])]
             audit_log.rename(manager.directory / "moved.log")
             audit_log.mkdir()
             with Executor(manager.id, client=client, user_endpoint_config={}) as executor:
-                waiting = executor.submit_to_registered_function(function_id)
+                unrecorded = executor.submit_to_registered_function(function_id)
                 for fd in left:
                     assert select.select([fd], [], [], WAIT_S)[0], "it goes on unrecorded"
                     os.close(fd)
                 why = f"The audit log {audit_log} cannot be written (Is a directory), so the endpoint stops"
                 assert why in (manager.directory / "endpoint.log").read_text()
                 assert why in manager.command("start", "vault", "--detach", status=74).stderr
+                waiting = executor.submit_to_registered_function(function_id)
                 audit_log.rmdir()
                 manager.start()
                 assert waiting.result(WAIT_S) == "top-secret"
+                unrecorded.exception(WAIT_S)  # it has begun or has not, and ends
         finally:
             manager.stop()
         assert audit_log.read_text().splitlines()[-1].endswith(f"eid={manager.id} SESSION_END")
