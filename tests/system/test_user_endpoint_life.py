@@ -123,7 +123,7 @@ def test_tasks_of_a_killed_user_endpoint_are_finished_by_the_next(site: Manager,
         assert running.result(TIMEOUT_S) == "done"
         assert waiting.result(TIMEOUT_S)
         with ApiClient() as client:
-            attempts = [client.task(str(each.task_id))["attempts"] for each in (running, waiting)]
+            attempts = [client.task_details(str(each.task_id))["attempts"] for each in (running, waiting)]
         assert attempts == [2, 1]
 
 
