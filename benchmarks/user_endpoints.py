@@ -34,7 +34,7 @@ ENGINES: dict[str, dict[str, object]] = {
     "processes": {"type": "ProcessPoolEngine", "max_workers": 1},
     "htex": {
         "type": "GlobusComputeEngine",
-        "max_idletime": 5,
+        "job_status_kwargs": {"max_idletime": 5, "strategy_period": 1},
         "provider": {"type": "LocalProvider", "init_blocks": 0, "min_blocks": 0, "max_blocks": 1},
     },
 }
