@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +159,24 @@ def test_a_filter_narrows_the_tasks_and_stays_in_the_address(place: Place, page:
     assert "endpoint_id" in page.get_by_role("alert").first.inner_text()
 
 
+def test_times_are_the_viewers_on_the_page_and_utc_in_the_address(place: Place) -> None:
+    context = place.browser.new_context(timezone_id="Asia/Tokyo")
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    place.open(page, "ada", "/tasks?since=2026-11-01T05:34Z")
+    field = page.get_by_label("Submitted from")
+    assert field.input_value() == "2026-11-01T14:34"
+    field.fill("2026-11-02T08:15")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Filter").click()
+    assert page.url.endswith("/tasks?since=2026-11-01T23%3A15Z")
+    moment = rows(page, "Tasks, newest first").first.locator("time")
+    shown = place.ada.ask("GET", f"/v3/tasks/{place.failed}")["submitted_at"]
+    local = datetime.fromtimestamp(shown, timezone(timedelta(hours=9)))
+    assert f"{local:%b} {local.day}, {local.year}, {local.hour % 12 or 12}:" in (moment.get_attribute("title") or "")
+    context.close()
+
+
 def test_a_failed_task_shows_its_way_its_error_and_traceback_as_text(place: Place, page: Page) -> None:
     place.open(page, "ada", f"/tasks/{place.failed}")
     page.get_by_text("ValueError: <b>4</b> is not wanted here").first.wait_for()
@@ -241,6 +260,7 @@ def test_a_user_endpoint_is_told_with_its_right_start_and_can_be_stopped(place: 
     place.report()
     place.open(page, "ada", f"/console/compute/{place.manager.id}/{place.agent.id}")
     page.get_by_text("Start time:").locator("xpath=..").get_by_text("2026").wait_for()
+    fact(page, "Worker utilization").filter(has_text="75 %").wait_for()  # the report may still be on its way
     figures = {name: fact(page, name).inner_text() for name in ("Workers", "Worker utilization", "Executed tasks")}
     assert figures == {"Workers": "8", "Worker utilization": "75 %", "Executed tasks": "13"}
     assert fact(page, "Queued tasks").inner_text() == "1"

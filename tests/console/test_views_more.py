@@ -1,4 +1,4 @@
-"""Functions and the audit log, as values."""
+"""Functions, the audit log and what operators see, as values."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from farcall.console.views.audit import AuditFilter, audit_row, detail_text
 from farcall.console.views.functions import function_row, run_snippet, source_of, versions_text
+from farcall.console.views.operators import amounts, client_row, group_row, health_facts, user_row
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -56,3 +57,35 @@ def test_an_entry_says_who_did_what_with_what_end() -> None:
     assert (row["object_kind"], row["object_id"], row["address"], row["outcome"]) == ("user", "u1", None, "refused")
     assert row["detail"] == f"why: {EVIL}; n: [1]"
     assert (detail_text(None), detail_text("x")) == ("", "x")
+
+
+def test_people_programs_and_groups_are_told_by_state_and_not_by_number() -> None:
+    row = user_row({"id": "u", "username": "ada", "kind": "client", "disabled_at": 7.0, "is_admin": True})
+    assert (row["kind"], row["state"], row["operator"], row["provider"]) == (
+        "program",
+        "disabled",
+        "Yes",
+        "this service",
+    )
+    assert user_row({"disabled_at": None})["state"] == "enabled"
+    assert client_row({"revoked_at": 1.0, "redirect_uris": ["https://a", "https://b"]})["state"] == "revoked"
+    members = [{"username": "ada", "role": "manager"}, {"username": EVIL, "role": "member"}]
+    row = group_row({"name": "lab", "members": members})
+    assert (row["count"], row["members"]) == (2, f"ada (manager), {EVIL}")
+
+
+def test_how_the_service_goes_is_told_also_while_its_parts_are_down() -> None:
+    everything = dict(fact for facts in health_facts({}).values() for fact in facts)
+    assert (everything["Kind"], everything["State"], everything["Free on disk"], everything["Tasks"]) == (
+        None, "down", None, None,
+    )  # fmt: skip
+    known = health_facts(
+        {
+            "now": 100.0, "process": {"started_at": 40.0, "pid": 7}, "disk": {"free_bytes": 1024, "total_bytes": 4096},
+            "endpoints": {"direct": 3, "manager": 0},
+        }
+    )  # fmt: skip
+    assert ("Running", "1 min") in known["Service"]
+    assert ("Free on disk", "1.0 KiB (25 %)") in known["Store"]
+    assert ("Endpoints", "direct: 3") in known["What there is"]
+    assert amounts("x") is None

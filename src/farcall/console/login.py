@@ -24,7 +24,7 @@ from farcall.console.sessions import Session, Sessions
 from farcall.wire.auth import AUTH_SERVER, CONSOLE_CALLBACK_PATH, CONSOLE_CLIENT_ID
 from farcall.wire.errors import ApiError
 
-__all__ = ["Login", "cookie_name", "log_out", "login_path"]
+__all__ = ["Login", "cookie_name", "log_out", "login_path", "refusal_page"]
 
 _logger = logging.getLogger(__name__)
 _SESSION: Final = "farcall_console"
@@ -60,6 +60,11 @@ async def log_out(session: Session) -> None:
             await session.api.form("/v2/oauth2/token/revoke", {"token": token, "client_id": CONSOLE_CLIENT_ID})
         except ApiError:
             _logger.warning("A token could not be revoked", exc_info=True, extra={"event": "console.revoke_failed"})
+
+
+def refusal_page(error: ApiError, next: str) -> Response:
+    """That a login was not accepted, though it is new; with a way to try again."""
+    return _message(403, "The service does not accept this login", str(error)[:500], (login_path(next), "Try again"))
 
 
 class Login:

@@ -27,7 +27,7 @@ from farcall.console.api import Api
 from farcall.console.app import SESSION
 from farcall.console.components.boxes import error_box
 from farcall.console.layout import Crumb, frame
-from farcall.console.login import log_out, login_path
+from farcall.console.login import log_out, login_path, refusal_page
 from farcall.console.sessions import Session
 from farcall.wire.auth import session_demand
 from farcall.wire.errors import ApiError, LoginRequired, Unauthenticated
@@ -85,7 +85,7 @@ class View:
     path: str
     query: dict[str, str]
     client: Any  # nicegui.Client
-    crumbs: list[Crumb] = field(default_factory=list)
+    on_ended: Callable[[], None] = field(default=lambda: None, repr=False)
 
     @property
     def api(self) -> Api:
@@ -125,7 +125,17 @@ class View:
 
     def watch(self, endpoint_id: str, hear: Hear, fail: Fail | None = None) -> None:
         """Be told of an endpoint until the page is closed; see `Live.watch`. `hear` may change the page."""
+        self._listen(self.session.live.watch(endpoint_id, *self._here(hear, fail)))
 
+    def watch_list(self, query: Mapping[str, Any], hear: Hear) -> Callable[[], None]:
+        """Likewise of a list of endpoints; see `Live.watch_list`. Returns what ends it sooner."""
+        return self._listen(self.session.live.watch_list(query, *self._here(hear, None)))
+
+    def _listen(self, stop: Callable[[], None]) -> Callable[[], None]:
+        self.client.on_delete(stop)
+        return stop
+
+    def _here(self, hear: Hear, fail: Fail | None) -> tuple[Hear, Fail]:
         def hear_here(document: Mapping[str, Any]) -> None:
             if not self.client.is_deleted:
                 with self.client:
@@ -140,7 +150,7 @@ class View:
                 with self.client:
                     fail(error)
 
-        self.client.on_delete(self.session.live.watch(endpoint_id, hear_here, fail_here))
+        return hear_here, fail_here
 
     async def attempt(self, asking: Awaitable[Any], done: str = "") -> Any:
         """Await something that was asked for by a button, and say what came of it.
@@ -176,9 +186,10 @@ class View:
         self.session.end()
 
     async def log_out(self) -> None:
-        self.session.on_end.clear()
-        await log_out(self.session)
+        """Everywhere in this browser: other pages of this login are led to the login page."""
+        self.session.on_end.discard(self.on_ended)
         self.session.end()
+        await log_out(self.session)
         self.go("/console/logged-out")
 
 
@@ -208,7 +219,7 @@ def register(page: Page) -> None:
                 return RedirectResponse(login_path(view.here, **_demands(exc)), 303, {"cache-control": "no-store"})
             session.end()
             if time.time() - session.began_at < _FRESH_S:
-                raise  # another login would not help either
+                return refusal_page(exc, view.here)  # another login at once would not help either
             return RedirectResponse(login_path(view.here), 303, {"cache-control": "no-store"})
         return None
 
@@ -267,5 +278,6 @@ def _end_with_login(view: View) -> None:
         if not client.is_deleted:
             client.open(login_path(view.here))
 
+    view.on_ended = ended
     session.on_end.add(ended)
     client.on_delete(lambda: session.on_end.discard(ended))

@@ -95,9 +95,7 @@ if wish == "leave":  # one that keeps the environment, one that has neither that
     ]
 if wish == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-said = json.dumps(told)
-for start in range(0, len(said) + 500, 500):  # pieces that no manager cuts, and an empty one
-    line.sendall(frame({"kind": "audit_line", "text": said[start : start + 500]}))
+line.sendall(frame({"kind": "rendered", "config": json.dumps(told)}))  # of all kinds the one that is not cut
 if wish == "status":
     sys.exit(int(argument))
 if wish == "stuck":  # hears nothing of the line

@@ -78,8 +78,8 @@ def test_what_people_read_is_cut_to_a_length_that_they_can() -> None:
     found = unpack(json.dumps(body).encode())
     assert isinstance(found, Failed)
     assert (len(found.step), len(found.text), len(found.detail)) == (64, 8_192, 16_384)
-    assert unpack(pack(AuditLine(text=long))) == AuditLine(text="x" * 512)
-    assert unpack(pack(CredentialRefused(reason=long))) == CredentialRefused(reason="x" * 1_024)
+    assert unpack(pack(AuditLine(text=long))[4:]) == AuditLine(text="x" * 512)
+    assert unpack(pack(CredentialRefused(reason=long))[4:]) == CredentialRefused(reason="x" * 1_024)
 
 
 def test_a_users_frames_are_short_but_hold_the_longest_configuration_that_a_template_makes() -> None:

@@ -18,12 +18,26 @@ def all_pages() -> Sequence[Page]:
         endpoint,
         functions,
         manage,
-        operator_people,
+        operator_groups,
         operator_service,
+        operator_users,
         policies,
         tasks,
         usage,
+        user_endpoint,
     )
 
-    parts = (compute, endpoint, tasks, functions, manage, policies, usage, operator_service, operator_people)
+    parts = (
+        compute,
+        endpoint,
+        tasks,
+        functions,
+        manage,
+        user_endpoint,
+        policies,
+        usage,
+        operator_service,
+        operator_users,
+        operator_groups,
+    )
     return [page for part in parts for page in part.PAGES]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from farcall.console.components import Tag, link
 from farcall.console.page import View, url
 
-__all__ = ["more_of", "notice", "tabs"]
+__all__ = ["asked_in", "more_of", "notice", "tabs"]
 
 
 def notice(title: str, text: str) -> None:
@@ -39,3 +39,10 @@ def tabs(label: str, entries: Sequence[tuple[str, str, bool]]) -> None:
             tab = link(text, target)
             if is_it:
                 tab.props["aria-current"] = "page"
+
+
+def asked_in(view: View, **choices: tuple[str, ...]) -> dict[str, str]:
+    """Search, cursor and these parameters of the address, where they make sense."""
+    asked = {name: view.query[name][:200] for name in ("search", "cursor") if view.query.get(name)}
+    asked.update({name: view.query[name] for name, known in choices.items() if view.query.get(name) in known})
+    return asked

@@ -185,7 +185,7 @@ def is_manager(directory: Path) -> bool:
     """
     try:
         raw = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return False
     raw = {} if raw is None else raw
     if not isinstance(raw, Mapping):
@@ -279,7 +279,7 @@ def _schema(path: Path, *, must_exist: bool) -> Any:
     text = _text(path)
     try:
         return json.loads(text) if text.strip() else None
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise BlueprintUnreadable(str(path), f"it is not JSON ({exc})") from exc
 
 
@@ -288,7 +288,7 @@ def _environment(path: Path) -> Mapping[str, str]:
         return {}
     try:
         found = yaml.safe_load(_text(path))
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:  # ValueError: a date that is none
         raise BlueprintUnreadable(str(path), f"it is not YAML ({exc})") from exc
     if found is None:
         return {}

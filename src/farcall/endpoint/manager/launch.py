@@ -209,8 +209,14 @@ def _open_log(directory: Path) -> None:
             os.fchmod(within, 0o700)
             # A pipe in its place would have us wait for a reader.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-            log = os.open("endpoint.log", flags, 0o600, dir_fd=within)
-            if not stat.S_ISREG(os.fstat(log).st_mode):
+            try:
+                log = os.open("endpoint.log", flags, 0o600, dir_fd=within)
+                is_file = stat.S_ISREG(os.fstat(log).st_mode)
+            except OSError as exc:
+                if exc.errno not in (errno.ENXIO, errno.ELOOP, errno.EISDIR):  # a pipe, a link, a directory
+                    raise
+                is_file = False
+            if not is_file:
                 raise FileExistsError(errno.EEXIST, "endpoint.log is no regular file")
             os.set_blocking(log, True)
         except OSError as exc:
@@ -245,7 +251,7 @@ def _grace_of(config: str) -> float:
 
     try:
         grace_s = float(yaml.safe_load(config)["shutdown_grace_period"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError):
         return _USUAL_GRACE_S
     return grace_s if 0 <= grace_s < 1e6 else _USUAL_GRACE_S
 
