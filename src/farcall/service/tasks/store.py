@@ -457,7 +457,9 @@ _TASKS = PreparedIn(
             task_results.c.data_chars,
             tasks.c.endpoint_id,
             endpoints.c.high_assurance,
-            func.coalesce(_managers.c.authentication_policy_id, endpoints.c.authentication_policy_id).label("policy_id"),
+            func.coalesce(_managers.c.authentication_policy_id, endpoints.c.authentication_policy_id).label(
+                "policy_id"
+            ),
         )
         .join_from(tasks, task_results, task_results.c.task_seq == tasks.c.seq, isouter=True)
         .join(endpoints, endpoints.c.id == tasks.c.endpoint_id, isouter=True)
