@@ -1,12 +1,15 @@
-"""What changes while a page is open: one question to the interface at a time per viewer and endpoint, however many
-pages show it. The interface answers when something has changed; nobody asks by the clock.
+"""What changes while a page is open: one question to the interface at a time per viewer and thing, however many pages
+show it. Of an endpoint the interface answers when something has changed; nobody asks by the clock. A list is read again
+every few seconds, once for all pages of a viewer that show the same one: it costs less than waiting for each of its
+endpoints.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 from farcall.console.api import Api
@@ -17,9 +20,12 @@ __all__ = ["Live"]
 _logger = logging.getLogger(__name__)
 _WAIT_S: Final = 25
 _PAUSE_S: Final = 5.0
+_LIST_PAUSE_S: Final = 10.0
+"""Between two readings of a list that is shown."""
 
 Hear = Callable[[Mapping[str, Any]], None]
 Fail = Callable[[ApiError], None]
+News = Callable[[], AsyncIterator[Mapping[str, Any]]]
 
 
 class Live:
@@ -27,10 +33,12 @@ class Live:
 
     Args:
         api: with the viewer's token.
+        list_pause_s: between two readings of a list.
     """
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, *, list_pause_s: float = _LIST_PAUSE_S) -> None:
         self._api = api
+        self._list_pause_s = list_pause_s
         self._watches: dict[str, _Watch] = {}
 
     def watch(self, endpoint_id: str, hear: Hear, fail: Fail | None = None) -> Callable[[], None]:
@@ -43,24 +51,13 @@ class Live:
         Returns:
             Ends it. The question itself ends with the last who listens.
         """
-        watch = self._watches.get(endpoint_id)
-        if watch is None:
-            watch = self._watches[endpoint_id] = _Watch()
-            watch.task = asyncio.get_running_loop().create_task(self._run(endpoint_id, watch))
-        listener = (hear, fail)
-        watch.listeners.append(listener)
-        if watch.newest is not None:
-            hear(watch.newest)
+        return self._listen(endpoint_id, lambda: self._of_endpoint(endpoint_id), hear, fail)
 
-        def stop() -> None:
-            if listener in watch.listeners:
-                watch.listeners.remove(listener)
-            if not watch.listeners and self._watches.get(endpoint_id) is watch:
-                del self._watches[endpoint_id]
-                assert watch.task is not None
-                watch.task.cancel()
-
-        return stop
+    def watch_list(self, query: Mapping[str, Any], hear: Hear, fail: Fail | None = None) -> Callable[[], None]:
+        """Likewise of a list of endpoints, some seconds after it changes: `GET /v3/endpoints` with these parameters."""
+        asked = {name: value for name, value in query.items() if value is not None}
+        key = json.dumps(asked, sort_keys=True)
+        return self._listen(key, lambda: self._of_list(asked), hear, fail)
 
     def close(self) -> None:
         """Nobody is told anything more."""
@@ -72,29 +69,62 @@ class Live:
     def __len__(self) -> int:
         return len(self._watches)
 
-    async def _run(self, endpoint_id: str, watch: _Watch) -> None:
+    def _listen(self, key: str, news: News, hear: Hear, fail: Fail | None) -> Callable[[], None]:
+        watch = self._watches.get(key)
+        if watch is None:
+            watch = self._watches[key] = _Watch()
+            watch.task = asyncio.get_running_loop().create_task(self._run(key, watch, news))
+        listener = (hear, fail)
+        watch.listeners.append(listener)
+        if watch.newest is not None:
+            hear(watch.newest)
+
+        def stop() -> None:
+            if listener in watch.listeners:
+                watch.listeners.remove(listener)
+            if not watch.listeners and self._watches.get(key) is watch:
+                del self._watches[key]
+                assert watch.task is not None
+                watch.task.cancel()
+
+        return stop
+
+    async def _run(self, key: str, watch: _Watch, news: News) -> None:
+        try:
+            async for document in news():
+                watch.tell(document)
+        except ApiError as exc:
+            self._watches.pop(key, None)
+            watch.tell_failure(exc)
+
+    async def _of_endpoint(self, endpoint_id: str) -> AsyncIterator[Mapping[str, Any]]:
+        path = f"/v3/endpoints/{endpoint_id}/live"
         version: Any = None
         while True:
+            query = {} if version is None else {"after": version, "wait_s": _WAIT_S}
             try:
-                document = await self._api.request(
-                    "GET",
-                    f"/v3/endpoints/{endpoint_id}/live",
-                    query={} if version is None else {"after": version, "wait_s": _WAIT_S},
-                    patience_s=_WAIT_S * 2,
-                )
+                document = await self._api.request("GET", path, query=query, patience_s=_WAIT_S * 2)
             except (ServiceUnavailable, RateLimited):
                 await asyncio.sleep(_PAUSE_S)  # it is overloaded, or stopping
                 continue
-            except ApiError as exc:
-                self._watches.pop(endpoint_id, None)
-                watch.tell_failure(exc)
-                return
             is_news = document.get("version") != version
             version = document.get("version")
             if is_news:
-                watch.tell(document)
+                yield document
             else:
                 await asyncio.sleep(0)  # an interface that answers at once keeps nobody else from working
+
+    async def _of_list(self, query: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+        known: Any = None
+        while True:
+            await asyncio.sleep(self._list_pause_s)  # who listens has just read it
+            try:
+                document = await self._api.get("/v3/endpoints", **query)
+            except (ServiceUnavailable, RateLimited):
+                continue
+            if document != known:
+                known = document
+                yield document
 
 
 class _Watch:

@@ -125,7 +125,17 @@ class View:
 
     def watch(self, endpoint_id: str, hear: Hear, fail: Fail | None = None) -> None:
         """Be told of an endpoint until the page is closed; see `Live.watch`. `hear` may change the page."""
+        self._listen(self.session.live.watch(endpoint_id, *self._here(hear, fail)))
 
+    def watch_list(self, query: Mapping[str, Any], hear: Hear) -> Callable[[], None]:
+        """Likewise of a list of endpoints; see `Live.watch_list`. Returns what ends it sooner."""
+        return self._listen(self.session.live.watch_list(query, *self._here(hear, None)))
+
+    def _listen(self, stop: Callable[[], None]) -> Callable[[], None]:
+        self.client.on_delete(stop)
+        return stop
+
+    def _here(self, hear: Hear, fail: Fail | None) -> tuple[Hear, Fail]:
         def hear_here(document: Mapping[str, Any]) -> None:
             if not self.client.is_deleted:
                 with self.client:
@@ -140,7 +150,7 @@ class View:
                 with self.client:
                     fail(error)
 
-        self.client.on_delete(self.session.live.watch(endpoint_id, hear_here, fail_here))
+        return hear_here, fail_here
 
     async def attempt(self, asking: Awaitable[Any], done: str = "") -> Any:
         """Await something that was asked for by a button, and say what came of it.

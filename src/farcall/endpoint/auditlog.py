@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,12 +20,16 @@ from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 from farcall.wire.errors import FarcallError
 
 __all__ = ["AuditEntry", "AuditLog", "AuditLogUnwritable", "AuditState"]
 
 _log = logging.getLogger(__name__)
+
+_OF_A_TASK: Final = re.compile(r"fid=[\w.:-]* tid=[\w.:-]* bid=[\w.:-]* jid=[\w.:-]* [A-Z_]{1,32}", re.ASCII)
+_UNREADABLE: Final = "fid= tid= bid= jid= UNREADABLE"
 
 
 class AuditState(str, Enum):
@@ -115,10 +120,13 @@ class AuditLog:
         if lines:
             self._write("".join(lines))
 
-    def write_of(self, user_endpoint_id: str, *, uid: int, pid: int, text: str) -> None:
-        """Record what another process says of a task of its own: a manager's user endpoint. As `write`."""
-        line = " ".join(text.split())  # whoever says it must not begin lines of its own
-        self._write(f"{_now()} uid={uid} pid={pid} uep={user_endpoint_id} {line}\n")
+    def write_of(self, user_endpoint_id: str, *, uid: int, pid: int, texts: Iterable[str]) -> None:
+        """Record what another process says of tasks of its own: a manager's user endpoint. As `write`."""
+        begin = f"{_now()} uid={uid} pid={pid} uep={user_endpoint_id}"
+        # Whoever says it must neither begin lines of its own nor say who it is.
+        lines = [f"{begin} {each if _OF_A_TASK.fullmatch(each) else _UNREADABLE}\n" for each in texts]
+        if lines:
+            self._write("".join(lines))
 
     def _write(self, text: str) -> None:
         data = text.encode("ascii", errors="replace")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from nicegui import ui
@@ -15,31 +15,21 @@ __all__ = ["PAGES"]
 
 Endpoint = Mapping[str, Any]
 _FILTERS: Final = {"owned": "Owned by me", "online": "Online", "multi_user": "Multi-user"}
+_PAGE: Final = 60
+_MOST: Final = 480  # the interface lists up to 500 at once
+_WHERE: Final = "Run these two commands on the machine that shall work for you:"
 _FIRST_STEPS: Final = "farcall-endpoint configure my-endpoint\nfarcall-endpoint start my-endpoint"
 
 
 @console_page("/compute", title="Compute", section="compute")
 async def compute(view: View) -> None:
     """The list, with what narrows it in the address."""
-    with Tag("p", "A Compute Endpoint is a machine, or a whole cluster, where your functions run. "):
-        link("How to run one", "/docs").set_visibility(False)
-    found = Tag("div")
-
-    async def show() -> None:
-        answer = await view.api.get(
-            "/v3/endpoints",
-            role="owner" if "owned" in view.query else "any",
-            search=view.query.get("search"),
-            online="online" in view.query or None,
-            multi_user="multi_user" in view.query or None,
-        )
-        found.clear()
-        with found:
-            _list(answer["endpoints"], is_narrowed=any(name in view.query for name in ("search", *_FILTERS)))
+    Tag("p", "A Compute Endpoint is a machine, or a whole cluster, where your functions run.")
+    found = _Found(view)
 
     async def narrow(name: str, value: str | None) -> None:
         view.set_query(**{name: value})
-        await view.attempt(show())
+        await view.attempt(found.read())
 
     with Tag("div").classes("fc-toolbar") as bar:
         bar.props.update({"role": "search", "aria-label": "Endpoints"})
@@ -47,39 +37,106 @@ async def compute(view: View) -> None:
         for name, label in _FILTERS.items():
             box = ui.checkbox(label, value=name in view.query)
             box.on_value_change(lambda event, name=name: narrow(name, "1" if event.value else None))
-    found.move(target_index=-1)
-    await show()
+    found.place.move(target_index=-1)
+    await found.read()
 
 
-def _list(endpoints: Sequence[Endpoint], *, is_narrowed: bool) -> None:
-    if not endpoints and not is_narrowed:
-        empty_state("No endpoints yet.", "Run these two commands on the machine that shall work for you:", _FIRST_STEPS)
-        return
-    count = Tag("p", f"{plural(len(endpoints), 'Compute Endpoint')} found").classes("fc-count")
-    count.props["role"] = "status"
-    with Tag("ul").classes("fc-cards"):
+class _Found:
+    """The endpoints that match, up to date while somebody looks."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._limit = _PAGE
+        self._cards: dict[str, _Card] = {}
+        self._count: Tag | None = None
+        self._stop: Callable[[], None] = lambda: None
+        self.place = Tag("div")
+
+    async def read(self) -> None:
+        """Ask again, for what the address says now."""
+        query = self._query()
+        document = await self._view.api.get("/v3/endpoints", **query)
+        if query != self._query():
+            return  # it was changed meanwhile, and is being asked for
+        self._stop()
+        self._show(document)
+        self._stop = self._view.watch_list(query, self._hear)
+
+    def _query(self) -> dict[str, Any]:
+        asked = self._view.query
+        return {
+            "role": "owner" if "owned" in asked else "any",
+            "search": asked.get("search"),
+            "online": "online" in asked or None,
+            "multi_user": "multi_user" in asked or None,
+            "limit": self._limit,
+        }
+
+    def _hear(self, document: Mapping[str, Any]) -> None:
+        endpoints = document["endpoints"]
+        if [each["endpoint_id"] for each in endpoints] != list(self._cards) or not endpoints:
+            self._show(document)
+            return
+        self._tell_count(document)
         for endpoint in endpoints:
-            _card(endpoint)
+            self._cards[endpoint["endpoint_id"]].show(endpoint)
+
+    def _show(self, document: Mapping[str, Any]) -> None:
+        endpoints: Sequence[Endpoint] = document["endpoints"]
+        is_narrowed = any(name in self._view.query for name in ("search", *_FILTERS))
+        self.place.clear()
+        self._cards = {}
+        with self.place:
+            if not endpoints and not is_narrowed:
+                empty_state("No endpoints yet.", _WHERE, _FIRST_STEPS)
+                return
+            self._count = Tag("p").classes("fc-count")
+            self._count.props["role"] = "status"
+            self._tell_count(document)
+            with Tag("ul").classes("fc-cards"):
+                self._cards = {each["endpoint_id"]: _Card(each) for each in endpoints}
+            if document["next_cursor"] and self._limit < _MOST:
+                ui.button("Show more", on_click=self._more).props("outline no-caps")
+            elif document["next_cursor"]:
+                Tag("p", "Search to find the others.").classes("fc-unknown")
+
+    def _tell_count(self, document: Mapping[str, Any]) -> None:
+        if self._count is not None:
+            self._count.text = f"{plural(document['total'], 'Compute Endpoint')} found"
+
+    async def _more(self) -> None:
+        self._limit = min(self._limit + _PAGE, _MOST)
+        await self._view.attempt(self.read())
 
 
-def _card(endpoint: Endpoint) -> None:
-    with Tag("li").classes("fc-card"):
-        with Tag("h2"):
-            link(endpoint["display_name"] or endpoint["name"], f"/compute/endpoints/{endpoint['endpoint_id']}")
-        with Tag("div").classes("fc-card-top"):
-            status_dot(endpoint["status"])
-            if endpoint["multi_user"]:
-                Tag("span", "Multiuser Support").classes("fc-badge")
-            if endpoint["high_assurance"]:
-                Tag("span", "High Assurance").classes("fc-badge")
-        with details() as facts:
-            facts.text("Hostname", endpoint["hostname"], "not known")
-            facts.text("IP address", endpoint["ip_address"], "not known")
-            if not endpoint["multi_user"]:
-                facts.text("Local user", endpoint["local_user"], "not known")
-            facts.text("Workers", busy_of_total(endpoint), "not known")
-            if not endpoint["is_mine"]:
-                facts.text("Owner", endpoint["owner"]["username"])
+class _Card:
+    def __init__(self, endpoint: Endpoint) -> None:
+        with Tag("li").classes("fc-card"):
+            with Tag("h2"):
+                link(endpoint["display_name"] or endpoint["name"], f"/compute/endpoints/{endpoint['endpoint_id']}")
+            with Tag("div").classes("fc-card-top"):
+                self._status = status_dot(endpoint["status"])
+                if endpoint["multi_user"]:
+                    Tag("span", "Multiuser Support").classes("fc-badge")
+                if endpoint["high_assurance"]:
+                    Tag("span", "High Assurance").classes("fc-badge")
+            with details() as facts:
+                facts.text("Hostname", endpoint["hostname"], "not known")
+                facts.text("IP address", endpoint["ip_address"], "not known")
+                if not endpoint["multi_user"]:
+                    facts.text("Local user", endpoint["local_user"], "not known")
+                with facts.item("Workers"):
+                    self._workers = Tag("span")
+                if not endpoint["is_mine"]:
+                    facts.text("Owner", endpoint["owner"]["username"])
+        self.show(endpoint)
+
+    def show(self, endpoint: Endpoint) -> None:
+        """What changes of it."""
+        self._status.set(endpoint["status"])
+        workers = busy_of_total(endpoint)
+        self._workers.text = workers or "not known"
+        self._workers.classes(**{"remove" if workers else "add": "fc-unknown"})
 
 
 def busy_of_total(endpoint: Endpoint) -> str | None:
