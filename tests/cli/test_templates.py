@@ -12,10 +12,21 @@ from click.testing import CliRunner, Result
 
 from farcall.cli.endpoint import main
 from farcall.endpoint.config import parse_config
+from farcall.endpoint.manager import accounts
 from farcall.endpoint.manager.config import is_manager
 from farcall.endpoint.pidfile import PidFile
 
 ANYBODY = next(each.pw_name for each in pwd.getpwall() if each.pw_uid not in (0, os.geteuid()) and each.pw_gid != 0)
+
+
+@pytest.fixture(autouse=True)
+def persons_begin_at_1(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """A machine where tests run may have no person's account."""
+    if "mapping" in request.fixturenames:
+        monkeypatch.setattr(accounts, "system_uid_limit", lambda: 0)
+        monkeypatch.setattr(accounts, "_NOBODIES", ())
+
+
 TEMPLATE = "engine:\n  type: ThreadPoolEngine\n  max_workers: {{ WORKERS }}\n"
 
 
@@ -131,6 +142,20 @@ def test_who_becomes_nobody_makes_the_status_1(base: Path, mapping: Path, name: 
     result = invoke(base, "validate-mapping", "-m", str(mapping), name)
     assert said in result.output
     assert result.exit_code == 1
+
+
+def test_accounts_of_the_system_are_refused_unless_the_managers_config_means_them(
+    base: Path, mapping: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "system_uid_limit", lambda: 2**31)
+    invoke(base, "configure", "cluster", "--multi-user")
+    given = ("validate-mapping", "-e", "cluster", "-m", str(mapping), f"{ANYBODY}@example.org")
+    for extra, status in (("", 1), ("allow_system_accounts: true\n", 0)):
+        config = base / "cluster" / "config.yaml"
+        config.write_text(config.read_text() + extra)
+        result = invoke(base, *given)
+        assert ("account of the system" in result.output) == (status == 1)
+        assert result.exit_code == status
 
 
 def test_identities_come_from_files_too_and_what_is_wrong_makes_the_status_2(

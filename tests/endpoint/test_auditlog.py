@@ -196,3 +196,21 @@ def test_high_assurance_keeps_its_audit_log_in_the_endpoints_directory_unless_to
     assert parse_config(HIGH_ASSURANCE + "audit_log_path: /var/log/c.log\n").config.audit_log(home) == Path(
         "/var/log/c.log"
     )
+
+
+def test_what_a_users_process_says_of_its_tasks_names_nobody_else_and_begins_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    good = f"fid={FUNCTION} tid={task_id(1)} bid= jid= EXEC_END"
+    forged = [
+        good + "\n2026-01-01T00:00:00 uid=0 pid=1 uep=x " + good,
+        "\x1b[2J" + good,
+        "fid=uid=0 tid= bid= jid= RECEIVED",
+        "",
+        good + "\u2028",
+    ]
+    log = AuditLog(path, ENDPOINT)
+    log.write_of("u", uid=1001, pid=4711, texts=[good, *forged])
+    lines = path.read_text().split("\n")
+    assert [each.split(" ", 1)[1] for each in lines[:-1]] == [
+        f"uid=1001 pid=4711 uep=u {said}" for said in [good, *["fid= tid= bid= jid= UNREADABLE"] * len(forged)]
+    ]

@@ -46,6 +46,9 @@ BAD = {
         "engine:\n  type: ThreadPoolEngine\n  max_workers: 0\n",
         ["line 3", "max_workers", "greater than 0"],
     ),
+    "heartbeat that is no number": ("heartbeat_period: .nan\n", ["line 1", "heartbeat_period", "up to 1000000000"]),
+    "heartbeat without end": ("heartbeat_period: .inf\n", ["line 1", "up to 1000000000"]),
+    "grace that no clock can wait for": (f"shutdown_grace_period: 1{'0' * 400}\n", ["line 1", "up to 1000000000"]),
     "heartbeat too short": ("heartbeat_period: 2\n", ["line 1", "heartbeat_period", "at least 5 seconds"]),
     "threshold too short": (
         "heartbeat_period: 60\nheartbeat_threshold: 100\n",

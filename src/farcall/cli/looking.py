@@ -33,6 +33,7 @@ from farcall.endpoint.directory import EndpointDirectory, Registration, Registra
 from farcall.endpoint.pidfile import running_process
 from farcall.endpoint.status import EndpointStatus, endpoint_state, endpoint_status
 from farcall.wire.errors import EndpointNotFound, FarcallError
+from farcall.wire.shown import shown
 
 if TYPE_CHECKING:
     from farcall.client.rest import ApiClient
@@ -114,7 +115,7 @@ def status(common: Common, name: str, as_json: bool, config_of: str | None) -> N
         click.echo(json.dumps(document, indent=2))
         return
     for label, text in _status_lines(found):
-        click.echo(f"{label + ':':<10}{text}")
+        click.echo(f"{label + ':':<10}{shown(text)}")
     if rows is not None:
         print_user_endpoints(rows)
 
@@ -123,7 +124,7 @@ def _print_config(user_endpoint_id: str, rows: Sequence[Mapping[str, Any]]) -> N
     config = next((each.get("config") for each in rows if user_endpoint_id in (each["id"], each["name"])), None)
     if config is None:
         fail(f"No user endpoint {user_endpoint_id} runs here, or it has no configuration yet.", EX_UNAVAILABLE)
-    click.echo(config)
+    click.echo(shown(config, keep="\n\t"))  # as its process has said; which may be anything
 
 
 def _status_lines(found: EndpointStatus) -> Iterator[tuple[str, str]]:
@@ -200,7 +201,7 @@ def delete(common: Common, name_or_id: str, force: bool, yes: bool) -> None:
 
 def _delete_without_directory(common: Common, endpoint_id: str, *, force: bool, yes: bool) -> None:
     with open_client() as client, service_errors():
-        name = client.endpoint(endpoint_id).get("name") or "?"
+        name = shown(str(client.endpoint(endpoint_id).get("name") or "?"))
         note(f"No endpoint in {common.base} has this id; it is deleted at the service only.")
         if not yes:
             click.confirm(f"Delete endpoint <{name}> ({endpoint_id}) at {client.url}?", abort=True)

@@ -16,6 +16,7 @@ from farcall.tls import CaFileUnusable
 from farcall.wire.errors import ApiError, FarcallError, Forbidden, LoginFailed, ServiceUnreachable, Unauthenticated
 from farcall.wire.messages import is_uuid_text
 from farcall.wire.names import endpoint_name_fault
+from farcall.wire.shown import shown
 
 if TYPE_CHECKING:
     from farcall.client.rest import ApiClient
@@ -47,6 +48,7 @@ EX_DATAERR, EX_UNAVAILABLE, EX_CANTCREAT, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 65
 EX_INTERRUPTED = 130
 
 DEFAULT_NAME = "default"
+_KEPT = "\n\t"
 
 
 @dataclass(frozen=True)
@@ -151,12 +153,12 @@ def exit_status(exc: FarcallError) -> int:
 
 def note(text: str) -> None:
     """What people should know; on standard error."""
-    click.secho(f"Note: {text}", fg="yellow", err=True)
+    click.secho(f"Note: {shown(text, keep=_KEPT)}", fg="yellow", err=True)
 
 
 def error(text: str) -> None:
     """Why it failed; on standard error."""
-    click.secho(f"Error: {text}", fg="red", err=True)
+    click.secho(f"Error: {shown(text, keep=_KEPT)}", fg="red", err=True)
 
 
 def fail(reason: object, status: int) -> NoReturn:

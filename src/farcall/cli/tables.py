@@ -12,10 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from farcall.wire.shown import shown
+
 __all__ = ["print_rows", "print_table"]
 
 _UNLIMITED = 100_000
 _LEAST_FOLDED = 8
+_KEPT = "\n\t"
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
@@ -44,8 +47,11 @@ def print_rows(rows: Sequence[tuple[str, str]]) -> None:
     """Print names and values, one pair per row; a terminal breaks what is too long for it."""
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        click.echo(f"{name:{width}}  {value}")
+        click.echo(f"{shown(name):{width}}  {shown(value, keep=_KEPT)}")
 
 
 def _as_text(value: str | Text) -> Text:
-    return value if isinstance(value, Text) else Text(value)
+    """What people elsewhere have chosen, such as names, is among it: it must not command the terminal."""
+    if isinstance(value, str):
+        return Text(shown(value, keep=_KEPT))
+    return value if value.plain.isprintable() else Text(shown(value.plain, keep=_KEPT))

@@ -17,6 +17,7 @@ import click
 from farcall.cli.site import EX_CONFIG, EX_DATAERR, EX_UNAVAILABLE, Common, configured, fail, name_argument, note
 from farcall.endpoint.directory import EndpointDirectory
 from farcall.endpoint.pidfile import running_process
+from farcall.wire.shown import shown
 
 __all__ = ["migrate_to_template_capable", "render_user_config", "validate_mapping"]
 
@@ -144,6 +145,9 @@ class _Files:
             fail(f"{self._directory.config_path} cannot be read: {exc}", EX_CONFIG)
         return found if isinstance(found, dict) else {}
 
+    def allows_system_accounts(self) -> bool:
+        return str(self.parent_config().get("allow_system_accounts")).lower() in ("true", "yes", "on")
+
     def _path(self, key: str, usual: str) -> Path | None:
         if self._directory is None:
             return None
@@ -242,11 +246,13 @@ def validate_mapping(
         rules = IdentityMap.load(path)
     except MappingInvalid as exc:
         fail(exc, 2)
+    allows_system = endpoint is not None or mapping is None
+    allows_system = allows_system and _Files(common, endpoint, is_needed=True).allows_system_accounts()
     if not people:
         click.echo(f"{path} can be used.")
     is_everybody_fine = True
     for person in people:
-        name = str(person.get("username") or person.get("id") or person)
+        name = shown(str(person.get("username") or person.get("id") or json.dumps(person, ensure_ascii=False)))
         found = []
         try:
             for each in rules.matches([person]):
@@ -261,7 +267,7 @@ def validate_mapping(
             click.secho(f"{name}: no local user; no rule matches", fg="red")
             is_everybody_fine = False
         for number, each in enumerate(found):
-            fault = _fault_of(each.local_user)
+            fault = _fault_of(each.local_user, allows_system=allows_system)
             counts = "" if is_first else " (counts)" if number == 0 else " (does not count)"
             click.secho(
                 f"{name}: {each.local_user}, by {each.rule}{counts}" + (f"; {fault}" if fault else ""),
@@ -271,15 +277,16 @@ def validate_mapping(
     sys.exit(0 if is_everybody_fine else 1)
 
 
-def _fault_of(local_user: str) -> str | None:
+def _fault_of(local_user: str, *, allows_system: bool) -> str | None:
     from farcall.endpoint.manager.accounts import AccountRefused, UnknownLocalUser, check_may_become, local_account
 
     try:
-        check_may_become(local_account(local_user), own_uid=os.geteuid())
+        check_may_become(local_account(local_user), own_uid=os.geteuid(), allows_system=allows_system)
     except UnknownLocalUser:
         return "this machine has no such user"
     except AccountRefused as exc:
-        return f"refused: it {exc.why}"
+        hint = "" if exc.is_certain else " (`allow_system_accounts: true` in config.yaml, if that is meant)"
+        return f"refused: it {exc.why}{hint}"
     return None
 
 
@@ -293,6 +300,8 @@ def _mapping_path(common: Common, name: str | None) -> Path:
 
 def _people(texts: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for text in texts:
+        if not text.strip():
+            raise click.BadParameter("an identity is a user name, or JSON; this one is empty", param_hint="IDENTITY")
         if text.lstrip()[:1] in ("{", "[") or Path(text).is_file():
             yield from _people_of(_Once().values(text, "IDENTITY"))
         else:
@@ -321,6 +330,13 @@ def migrate_to_template_capable(common: Common, name: str, yes: bool) -> None:
 
     What says how tasks run moves from config.yaml to user_config_template.yaml.j2, comments and all; the old file
     stays as config.yaml.before-template. Stop the endpoint first, when nothing waits for it.
+
+    \b
+    Example:
+      farcall-endpoint stop lab
+      farcall-endpoint migrate-to-template-capable lab
+      farcall-endpoint render-user-config -e lab
+      farcall-endpoint start lab
     """
     from farcall.endpoint.configfile import ConfigInvalid
     from farcall.endpoint.manager.migration import CannotMigrate, migrate, plan_migration

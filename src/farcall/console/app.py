@@ -93,6 +93,8 @@ class Console:
             await (await self._login.pages[path](Request(scope, receive)))(scope, receive, send)
         elif path == "/":
             await RedirectResponse("/compute", 303)(scope, receive, send)
+        elif path.rstrip("/") == "/console":
+            await RedirectResponse("/console/compute", 303)(scope, receive, send)
         elif path.startswith("/console/static/"):
             await _static(path)(scope, receive, send)
         else:

@@ -238,7 +238,7 @@ async def _show(view: View, parameters: Mapping[str, Any]) -> None:
                 error_box(
                     "This page is for operators",
                     f"{view.session.username} is not an administrator of this service. Who is can make others so: "
-                    "`farcall-service admin add NAME`.",
+                    "`farcall-service admin grant NAME`.",
                 )
                 view.client.status_code = 403
                 return

@@ -4,14 +4,15 @@ What happens to tasks is `agent.core`'s to say; here is the file. Each line stan
 
     2026-11-23T02:31:07.123456+01:00 uid=1001 pid=4711 uep=<endpoint> fid=<function> tid=<task> bid= jid= EXEC_START
 
-Source: feature table, many-user manager, audit log. `bid` and `jid` (block and batch job) are empty: which of them a
-task came to is known only to the engine.
+Source: feature table, many-user manager, audit log. `bid` and `jid` (block and batch job) are known only to the worker,
+which says them with its result: so they stand in the line of the end, and are empty in those before it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,12 +20,16 @@ from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 from farcall.wire.errors import FarcallError
 
 __all__ = ["AuditEntry", "AuditLog", "AuditLogUnwritable", "AuditState"]
 
 _log = logging.getLogger(__name__)
+
+_OF_A_TASK: Final = re.compile(r"fid=[\w.:-]* tid=[\w.:-]* bid=[\w.:-]* jid=[\w.:-]* [A-Z_]{1,32}", re.ASCII)
+_UNREADABLE: Final = "fid= tid= bid= jid= UNREADABLE"
 
 
 class AuditState(str, Enum):
@@ -43,11 +48,18 @@ class AuditState(str, Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditEntry:
-    """One line to be. Ids may be empty where a message did not say them."""
+    """One line to be. Ids may be empty where a message did not say them; `block`, `job`: where it ran, if it did."""
 
     task_id: str
     function_id: str
     state: AuditState
+    block: str = ""
+    job: str = ""
+
+    @property
+    def text(self) -> str:
+        """The line without what it says of the process."""
+        return f"fid={self.function_id} tid={self.task_id} bid={self.block} jid={self.job} {self.state.value}"
 
 
 class AuditLogUnwritable(FarcallError):
@@ -109,16 +121,17 @@ class AuditLog:
         """
         now = _now()
         begin = f"{now} {self._who} uep={self._endpoint_id}"
-        lines = [
-            f"{begin} fid={each.function_id} tid={each.task_id} bid= jid= {each.state.value}\n" for each in entries
-        ]
+        lines = [f"{begin} {each.text}\n" for each in entries]
         if lines:
             self._write("".join(lines))
 
-    def write_of(self, user_endpoint_id: str, *, uid: int, pid: int, text: str) -> None:
-        """Record what another process says of a task of its own: a manager's user endpoint. As `write`."""
-        line = " ".join(text.split())  # whoever says it must not begin lines of its own
-        self._write(f"{_now()} uid={uid} pid={pid} uep={user_endpoint_id} {line}\n")
+    def write_of(self, user_endpoint_id: str, *, uid: int, pid: int, texts: Iterable[str]) -> None:
+        """Record what another process says of tasks of its own: a manager's user endpoint. As `write`."""
+        begin = f"{_now()} uid={uid} pid={pid} uep={user_endpoint_id}"
+        # Whoever says it must neither begin lines of its own nor say who it is.
+        lines = [f"{begin} {each if _OF_A_TASK.fullmatch(each) else _UNREADABLE}\n" for each in texts]
+        if lines:
+            self._write("".join(lines))
 
     def _write(self, text: str) -> None:
         data = text.encode("ascii", errors="replace")

@@ -9,6 +9,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final
 
+from farcall.wire.shown import shown
+
 __all__ = ["LineFormatter", "configure_logging"]
 
 LIMIT_BYTES: Final = 100 * 1024 * 1024
@@ -24,9 +26,10 @@ class LineFormatter(logging.Formatter):
         members = "".join(
             f" {key}={_value(value)}" for key, value in vars(record).items() if key not in _STANDARD and value != ""
         )
-        line = f"{when}.{int(record.msecs):03d}Z {record.levelname} {record.name}: {record.getMessage()}{members}"
+        said = shown(record.getMessage(), keep="\n\t")
+        line = f"{when}.{int(record.msecs):03d}Z {record.levelname} {record.name}: {said}{members}"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + shown(self.formatException(record.exc_info), keep="\n\t")
         return line
 
 

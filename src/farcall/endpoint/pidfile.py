@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +72,9 @@ class PidFile:
         # A command that looks whether we run holds the lock for microseconds: hence more than one try.
         for _ in range(3):
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.close(fd)
+                raise OSError(errno.EINVAL, "is no regular file; remove it", str(self._path))
             if _try_lock(fd, fcntl.LOCK_EX):
                 if _is_same_file(fd, self._path):
                     self._fd = fd

@@ -203,6 +203,9 @@ def _is_told(failure: Failure) -> bool:
 def _for_submitter(failure: Failure) -> str:
     if isinstance(failure.error, AlreadyRunning):
         return f"Another instance of this endpoint is running: {failure.error}"
+    if isinstance(failure.error, OSError):
+        what = f"{failure.error.filename or ''} {failure.error.strerror or failure.error}".strip()
+        return f"The user endpoint's directory cannot be used: {what}. Make room or access there, and submit again."
     if failure.status == ExitStatus.SOFTWARE and failure.error is not None:
         return f"The user endpoint failed unexpectedly. {_ADMINISTRATORS}"
     return failure.text

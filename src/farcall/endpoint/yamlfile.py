@@ -63,6 +63,15 @@ def parse_yaml(text: str, *, is_rendered: bool = False) -> LocatedYaml:
         YamlFault: a syntax error, a key given twice, or a placeholder of a template that nobody filled in.
     """
     try:
+        return _located(text, is_rendered=is_rendered)
+    except YamlFault:
+        raise
+    except (ValueError, RecursionError) as exc:  # a date that is none; brackets without end
+        raise YamlFault([Problem(line=None, key="", text=f"this is not YAML: {exc}")]) from exc
+
+
+def _located(text: str, *, is_rendered: bool) -> LocatedYaml:
+    try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as exc:
         raise YamlFault([_syntax_problem(exc, text)]) from exc

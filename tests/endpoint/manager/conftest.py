@@ -15,7 +15,7 @@ import pytest
 
 import farcall
 from farcall.endpoint.manager.leftovers import end_leftovers
-from farcall.endpoint.manager.line import AuditLine, Begin, Frames, Message, Order
+from farcall.endpoint.manager.line import Begin, Frames, Message, Order, Rendered
 from farcall.endpoint.manager.spawn import Child, end, spawn
 from local_users import LocalUsers, PamService, local_users, open_directory, pam_service, python_for_everybody
 
@@ -68,7 +68,9 @@ class Running:
             self.heard += self._frames.take(data)
 
     def facts(self) -> dict[str, Any]:
-        return json.loads(self.listen(AuditLine).text)
+        while not (said := self.listen(Rendered).config).startswith("{"):  # the launcher's
+            pass
+        return json.loads(said)
 
     def wait(self) -> int | None:
         """Until the process has ended, by its descriptor; its status."""

@@ -61,6 +61,7 @@ told = {
     "pid": os.getpid(),
     "ppid": os.getppid(),
     "sid": os.getsid(0),
+    "core": resource.getrlimit(resource.RLIMIT_CORE),
     "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
     "ignored": [
         s.name for s in signal.Signals if signal.getsignal(s) is signal.SIG_IGN and s.name not in ("SIGPIPE", "SIGXFSZ")
@@ -94,7 +95,7 @@ if wish == "leave":  # one that keeps the environment, one that has neither that
     ]
 if wish == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-line.sendall(frame({"kind": "audit_line", "text": json.dumps(told)}))
+line.sendall(frame({"kind": "rendered", "config": json.dumps(told)}))  # of all kinds the one that is not cut
 if wish == "status":
     sys.exit(int(argument))
 if wish == "stuck":  # hears nothing of the line

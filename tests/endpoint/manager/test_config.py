@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,3 +148,34 @@ def test_a_manager_for_high_assurance_vouches_for_the_engines_of_its_user_endpoi
         loaded = load(tmp_path, text)
         sent = registration_of_manager("site", loaded, read_blueprint(loaded))
         assert (sent.high_assurance, sent.metadata["engine_encrypted"]) == (is_encrypted, is_encrypted)
+
+
+@pytest.mark.parametrize(
+    "text", ["A: [1, 2]\n", "- A\n", "A: {b: c}\n", "A: 2026-13-45\n", "A\n", "on: 1\n", "A: b: c\n", "[" * 3000]
+)
+def test_an_environment_that_is_none_is_told_of_with_its_file(tmp_path: Path, text: str) -> None:
+    loaded = load(write(tmp_path, user_environment__yaml=text), "multi_user: true\n")
+    with pytest.raises(BlueprintUnreadable, match=r"user_environment\.yaml cannot be used"):
+        read_blueprint(loaded)
+
+
+@pytest.mark.parametrize("text", ["display_name: 2026-13-45\n", "[" * 3000])
+def test_a_configuration_that_no_parser_foresaw_is_told_of_with_its_file(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigInvalid, match=r"config\.yaml cannot be used"):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.write_bytes(b"\xff\xfe"), lambda path: None])
+def test_a_template_that_cannot_be_read_is_told_of_when_somebody_wants_it(tmp_path: Path, make: Any) -> None:
+    loaded = load(tmp_path, "multi_user: true\n")
+    loaded.template_path.unlink()
+    make(loaded.template_path)
+    with pytest.raises(BlueprintUnreadable, match=r"user_config_template\.yaml\.j2 cannot be used"):
+        read_blueprint(loaded)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": 1'])
+def test_a_schema_that_is_no_json_is_told_of_with_its_file(tmp_path: Path, text: str) -> None:
+    loaded = load(write(tmp_path, user_config_schema__json=text), "multi_user: true\n")
+    with pytest.raises(BlueprintUnreadable, match=r"user_config_schema\.json cannot be used"):
+        read_blueprint(loaded)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from farcall.endpoint.manager.commands import StartRequest, StopUserEndpoint, Unusable
-from farcall.endpoint.manager.core import STOPPED_MEMORY_S, ManagerCore, ManagerPolicy
+from farcall.endpoint.manager.core import QUESTION_GAP_S, STOPPED_MEMORY_S, ManagerCore, ManagerPolicy
 from farcall.endpoint.manager.events import (
     Ask,
     CleanUp,
@@ -293,3 +293,19 @@ def test_questions_and_audit_lines_are_passed_on() -> None:
     assert world.handle(CredentialAnswered(user_endpoint_id=uep(), why_not=None)) == [
         Send(user_endpoint_id=uep(), message=CredentialCounts(why_not=None))
     ]
+
+
+def test_one_that_asks_again_and_again_is_answered_no_sooner_than_after_a_pause() -> None:
+    world = World()
+    world.start()
+    world.say(CredentialRefused(reason="403"))
+    world.handle(CredentialAnswered(user_endpoint_id=uep(), why_not=None))
+    assert [world.say(CredentialRefused(reason=f"403 {n}")) for n in range(100)] == [[]] * 100
+    due_s = world.core.due_at
+    assert due_s == world.now_s + QUESTION_GAP_S
+    assert world.handle(Tick()) == []
+    world.now_s = due_s
+    asked = [Ask(user_endpoint_id=uep(), queues={"generation": 1}, reason="403 0")]
+    assert world.handle(Tick()) == asked, "late, but it is answered: it waits for that"
+    assert world.handle(Tick()) == []
+    assert world.core.due_at is None

@@ -1,7 +1,10 @@
 """Which variables a user endpoint gets, and which never."""
 
+from pathlib import Path
+
 import pytest
 
+from farcall.endpoint.manager import accounts
 from farcall.endpoint.manager.accounts import AccountRefused, LocalAccount, check_may_become
 from farcall.endpoint.manager.environment import DEFAULT_PATH, EnvironmentRefused, user_environment
 from farcall.endpoint.manager.line import Order
@@ -73,3 +76,30 @@ def test_nobody_becomes_root_or_the_manager_by_whatever_name(members: dict[str, 
     with pytest.raises(AccountRefused, match="'ann'"):
         check_may_become(LocalAccount(**given), own_uid=77)
     check_may_become(ACCOUNT, own_uid=77)
+    with pytest.raises(AccountRefused, match="'ann'"):
+        check_may_become(LocalAccount(**given), own_uid=77, allows_system=True)
+
+
+@pytest.mark.parametrize(
+    ("login_defs", "refused", "passes"),
+    [
+        ("UID_MIN 500\nSYS_UID_MAX\t\t 499 # as on old systems\n", [1, 499, 65534, 4294967294], [500, 1000]),
+        ("#SYS_UID_MAX 100\nUID_MIN 2000\n", [101, 1999, 65534], [2000]),
+        ("SYS_UID_MAX all\n", [999, 65534], [1000]),
+        (None, [1, 999, 65534], [1000, 60000]),
+    ],
+)
+def test_accounts_of_the_system_are_refused_unless_the_site_means_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, login_defs: str | None, refused: list[int], passes: list[int]
+) -> None:
+    path = tmp_path / "login.defs"
+    monkeypatch.setattr(accounts, "LOGIN_DEFS", path)
+    if login_defs is not None:
+        path.write_text(login_defs)
+    for uid in refused:
+        account = LocalAccount(**{**vars(ACCOUNT), "uid": uid})
+        with pytest.raises(AccountRefused, match="account of the system"):
+            check_may_become(account, own_uid=77)
+        check_may_become(account, own_uid=77, allows_system=True)
+    for uid in passes:
+        check_may_become(LocalAccount(**{**vars(ACCOUNT), "uid": uid}), own_uid=77)

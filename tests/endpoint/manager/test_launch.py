@@ -45,6 +45,7 @@ def check_is(facts: dict, person: Person) -> None:
     assert facts["resgid"] == [person.gid] * 3
     assert facts["groups"] == groups_of(person)
     assert facts["umask"] == 0o077
+    assert facts["core"][0] == 0
     assert facts["cwd"] == str(person.home)
     for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
         assert facts["status"][name] == NO_CAPABILITY
@@ -193,7 +194,8 @@ def test_a_session_is_closed_however_the_agent_ends(start: Start, people: LocalU
         ("root", {}, "account", "is root"),
         (None, {}, "account", "root"),
         ("expired", {"pam": True}, "pam", "expired"),
-        ("nobody", {"pam": True}, "pam", "cannot be used"),
+        ("nobody", {"pam": True, "allows_system_accounts": True}, "pam", "cannot be used"),
+        ("nobody", {}, "account", "account of the system"),
         ("homeless", {}, "home", "no home directory"),
         ("a", {"name": "../../etc/x"}, "order", "could not start"),
         ("a", {"template": "wish: {{ wsh }}"}, "template", "wsh"),
@@ -206,7 +208,8 @@ def test_what_fails_is_told_to_the_submitter_and_by_the_status(
     start: Start, people: LocalUsers, pam: PamService, who: str | None, members: dict, step: str, words: str
 ) -> None:
     if members.get("pam"):
-        members = {"pam_service": pam.name}
+        members = {**members, "pam_service": pam.name}
+        del members["pam"]
     running = start(getattr(people, who).name if who and hasattr(people, who) else who, **members)
     failed = running.listen(Failed)
     assert (failed.step, failed.status) == (step, STATUSES[step])
@@ -394,7 +397,7 @@ child = spawn(Order(name="uep.caps", user_endpoint_id="x", manager_name="m", loc
               Begin(user_endpoint_id="x", queues={{}}), interpreter={site[0]!r})
 child.line.setblocking(True)
 read_exactly_one(child.line)
-print(read_exactly_one(child.line).text)
+print(read_exactly_one(child.line).config)
 """
     done = subprocess.run(
         ["setpriv", "--inh-caps=+net_admin,+kill", "--ambient-caps=+net_admin", site[0], "-I", "-c", script],
@@ -420,7 +423,7 @@ for user in None, {people.b.name!r}:
     if isinstance(heard, Failed):
         print(heard.step)
     else:
-        facts = json.loads(read_exactly_one(child.line).text)
+        facts = json.loads(read_exactly_one(child.line).config)
         print(facts["resuid"][0], facts["environ"]["KEPT"], facts["environ"].get("FARCALL_TOKEN"), facts["umask"])
     child.close(); child.process.wait()
 """

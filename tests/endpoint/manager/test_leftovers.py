@@ -108,7 +108,7 @@ for pam in None, {pam!r}:
                   Begin(user_endpoint_id="x", queues={{}}), interpreter={interpreter!r})
     child.line.setblocking(True)
     read_exactly_one(child.line)
-    facts = json.loads(read_exactly_one(child.line).text)
+    facts = json.loads(read_exactly_one(child.line).config)
     print(json.dumps([child.pid, facts["pid"]]), flush=True)
     globals()["kept%s" % bool(pam)] = child
 signal.pause()

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from farcall.endpoint.manager.allowance import AUDIT_LINES_PER_S, BURST_S, MESSAGES_PER_S, Allowance
 from farcall.endpoint.manager.line import (
     FRAME_LIMIT_BYTES,
+    USER_FRAME_LIMIT_BYTES,
     AuditLine,
     Begin,
     CredentialRefused,
@@ -16,10 +18,12 @@ from farcall.endpoint.manager.line import (
     LineFault,
     Message,
     Order,
+    Rendered,
     State,
     pack,
     unpack,
 )
+from farcall.endpoint.templates.pieces import OUTPUT_LIMIT
 
 MESSAGES: list[Message] = [
     Order(name="uep.x", user_endpoint_id="x", manager_name="m", local_user=None, template="a: {{ b }}", schema=[1]),
@@ -69,9 +73,34 @@ def test_what_no_log_can_write_is_replaced_and_what_is_not_known_is_left_out() -
 
 
 def test_what_people_read_is_cut_to_a_length_that_they_can() -> None:
-    found = unpack(json.dumps({"kind": "failed", "step": "run", "text": "x" * 100_000, "status": 1}).encode())
+    long = "x" * 100_000
+    body = {"kind": "failed", "step": long, "text": long, "status": 1, "detail": long}
+    found = unpack(json.dumps(body).encode())
     assert isinstance(found, Failed)
-    assert len(found.text) < 20_000
+    assert (len(found.step), len(found.text), len(found.detail)) == (64, 8_192, 16_384)
+    assert unpack(pack(AuditLine(text=long))[4:]) == AuditLine(text="x" * 512)
+    assert unpack(pack(CredentialRefused(reason=long))[4:]) == CredentialRefused(reason="x" * 1_024)
+
+
+def test_a_users_frames_are_short_but_hold_the_longest_configuration_that_a_template_makes() -> None:
+    longest = pack(Rendered(config="\U0001f600" * OUTPUT_LIMIT))
+    frames = Frames(limit_bytes=USER_FRAME_LIMIT_BYTES)
+    (found,) = frames.take(longest)
+    assert isinstance(found, Rendered)
+    assert len(found.config) == OUTPUT_LIMIT
+    with pytest.raises(LineFault, match="limit"):
+        list(frames.take((USER_FRAME_LIMIT_BYTES + 1).to_bytes(4, "big")))
+
+
+def test_who_says_more_than_an_agent_can_is_at_fault_and_who_says_as_much_is_not() -> None:
+    for message, per_s in ((AuditLine(text=""), AUDIT_LINES_PER_S), (State(phase="online"), MESSAGES_PER_S)):
+        allowance, at_once = Allowance(), int(per_s * BURST_S)
+        for _ in range(at_once):
+            allowance.take(message, 7.0)
+        with pytest.raises(LineFault):
+            allowance.take(message, 7.0)
+        for n in range(at_once):
+            allowance.take(message, 8.0 + n * 1.01 / per_s)
 
 
 def test_what_is_no_json_is_not_sent() -> None:

@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from farcall.endpoint.configfile import TEMPLATE_NAME
+from farcall.endpoint.manager.commands import StartRequest
+from farcall.endpoint.manager.config import load_manager_config
 from farcall.endpoint.manager.mapping import IdentityMap, MappingInvalid, MappingUnavailable, Unmapped
+from farcall.endpoint.manager.resolve import NotResolved, Resolver
 
 ANN = {"id": "9cf5a1d2-41c4-4925-b0bb-f5e0a16c98ab", "username": "ann@uchicago.edu", "email": "ann@lab.example"}
 BOB = {"id": "67c31064-1e5f-4d78-b687-5fbea3d3e05a", "username": "bob@anl.gov"}
@@ -237,3 +241,25 @@ def test_taking_away_the_rights_of_others_is_a_change_too(written: Any) -> None:
     assert mapping.refreshed() is mapping
     path.chmod(0o600)
     assert mapping.refreshed().map([BOB]).local_user == "lab"
+
+
+def test_a_manager_tells_programs_its_own_id_and_becomes_no_account_of_the_system(
+    tmp_path: Path, written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = {"DATA_TYPE": "identity_mapping_output#1.0.0", "result": [{"id": BOB["id"], "output": "daemon"}]}
+    asked = program(tmp_path / "map", f"echo \"$@\" >{tmp_path}/args; echo '{json.dumps(daemon)}'\n")
+    mapping = written(asked)
+    (tmp_path / TEMPLATE_NAME).write_text("engine:\n  type: ThreadPoolEngine\n")
+    request = StartRequest(
+        name="uep.m.u", user_endpoint_id="u", queues={}, options={}, runtime={}, identity_id=BOB["id"],
+        username=BOB["username"], identity_set=[BOB], sent_unix_s=0.0,
+    )  # fmt: skip
+    for extra, becomes in (("", None), ("allow_system_accounts: true\n", "daemon")):
+        (tmp_path / "config.yaml").write_text(f"identity_mapping_config_path: {mapping.name}\n{extra}")
+        resolver = Resolver(load_manager_config(tmp_path, is_privileged=True), gateway_id="the-endpoint")
+        if becomes is None:
+            with pytest.raises(NotResolved, match="account of the system"):
+                resolver.resolve(request)
+        else:
+            assert resolver.resolve(request)[0].local_user == becomes
+        assert " -s the-endpoint " in (tmp_path / "args").read_text()

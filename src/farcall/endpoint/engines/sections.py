@@ -113,12 +113,17 @@ def _text(value: Any) -> Any:
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise PydanticCustomError("not_a_number", "a number is expected here, not {kind}", {"kind": _kind(value)})
+    if not abs(value) <= NUMBER_LIMIT:  # nor what is none (.nan)
+        raise PydanticCustomError("too_large", "a number up to {limit} is expected here", {"limit": NUMBER_LIMIT})
     return value
 
 
 def _pair(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
+
+NUMBER_LIMIT: Final = 1_000_000_000
+"""Seconds of thirty years: a clock can wait for them, and for none that is longer, or without end."""
 
 Text = Annotated[str, BeforeValidator(_text)]
 """A text; a number in YAML counts as its digits."""

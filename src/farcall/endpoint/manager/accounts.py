@@ -9,10 +9,24 @@ from __future__ import annotations
 import os
 import pwd
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from farcall.wire.errors import FarcallError
 
-__all__ = ["AccountRefused", "LocalAccount", "UnknownLocalUser", "check_may_become", "local_account"]
+__all__ = [
+    "AccountRefused",
+    "LocalAccount",
+    "UnknownLocalUser",
+    "check_may_become",
+    "local_account",
+    "system_uid_limit",
+]
+
+LOGIN_DEFS: Final = Path("/etc/login.defs")
+_USUAL_SYSTEM_UID_LIMIT: Final = 999
+_NOBODIES: Final = (65_534, 65_535, 2**32 - 2, 2**32 - 1)
+"""`nobody` and `nfsnobody` of today and of older systems: owners of what has none, or whose owner is not known."""
 
 
 class UnknownLocalUser(FarcallError):
@@ -32,14 +46,15 @@ class UnknownLocalUser(FarcallError):
 
 
 class AccountRefused(FarcallError):
-    """An account that no task may ever run as."""
+    """An account that no task may run as. `is_certain`: whatever the site says."""
 
     code = "ACCOUNT_REFUSED"
 
-    def __init__(self, name: str, why: str) -> None:
+    def __init__(self, name: str, why: str, *, is_certain: bool = True) -> None:
         super().__init__(name, why)
         self.name = name
         self.why = why
+        self.is_certain = is_certain
 
     def __str__(self) -> str:
         return (
@@ -89,11 +104,26 @@ def local_account(name: str) -> LocalAccount:
     )
 
 
-def check_may_become(account: LocalAccount, *, own_uid: int) -> None:
-    """Refuse what must never run a task: root by any name, root's group, and the manager's own account.
+def system_uid_limit() -> int:
+    """The highest id of a system account here. Source: login.defs(5), SYS_UID_MAX and its default."""
+    try:
+        text = LOGIN_DEFS.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return _USUAL_SYSTEM_UID_LIMIT
+    words = (line.split() for line in text.splitlines())
+    found = {each[0]: each[1] for each in words if len(each) >= 2 and each[1].isdecimal()}
+    if "SYS_UID_MAX" in found:
+        return int(found["SYS_UID_MAX"])
+    return int(found["UID_MIN"]) - 1 if "UID_MIN" in found else _USUAL_SYSTEM_UID_LIMIT
+
+
+def check_may_become(account: LocalAccount, *, own_uid: int, allows_system: bool = False) -> None:
+    """Refuse what must never run a task: root by any name, root's group, and the manager's own account; and system
+    accounts, which people do not have: a rule that takes any name would make `slurm` of whoever calls themselves so.
 
     Args:
         own_uid: the manager's.
+        allows_system: the site means it (`allow_system_accounts`).
 
     Raises:
         AccountRefused: see above.
@@ -104,3 +134,5 @@ def check_may_become(account: LocalAccount, *, own_uid: int) -> None:
         raise AccountRefused(account.name, "is the account that the endpoint itself runs as")
     if account.gid == 0:
         raise AccountRefused(account.name, "has root's group as its own")
+    if not allows_system and (account.uid <= system_uid_limit() or account.uid in _NOBODIES):
+        raise AccountRefused(account.name, "is an account of the system, not a person's", is_certain=False)

@@ -92,6 +92,7 @@ class ManagerConfig(CommonKeys):
         pam: None: PAM is not asked.
         mu_child_ep_grace_period_s: seconds that a start request for a user endpoint which still runs is remembered;
             if it ends meanwhile, it is started again.
+        allow_system_accounts: a rule may lead to an account of the system (`slurm`, `www-data`, `nobody`). Ours.
         max_user_endpoints, max_user_endpoints_per_user: how many may run at once, of all and of one local user (or,
             without mapping, of one identity); None: any number. Ours.
     """
@@ -101,6 +102,7 @@ class ManagerConfig(CommonKeys):
     user_config_schema_path: Text | None = None
     pam: Annotated[PamKeys | None, BeforeValidator(_pam)] = None
     mu_child_ep_grace_period_s: NotNegative = 30.0
+    allow_system_accounts: Annotated[bool, BeforeValidator(_switch)] = False
     max_user_endpoints: PositiveInt | None = None
     max_user_endpoints_per_user: PositiveInt | None = None
 
@@ -183,7 +185,7 @@ def is_manager(directory: Path) -> bool:
     """
     try:
         raw = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return False
     raw = {} if raw is None else raw
     if not isinstance(raw, Mapping):
@@ -277,7 +279,7 @@ def _schema(path: Path, *, must_exist: bool) -> Any:
     text = _text(path)
     try:
         return json.loads(text) if text.strip() else None
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise BlueprintUnreadable(str(path), f"it is not JSON ({exc})") from exc
 
 
@@ -286,7 +288,7 @@ def _environment(path: Path) -> Mapping[str, str]:
         return {}
     try:
         found = yaml.safe_load(_text(path))
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:  # ValueError: a date that is none
         raise BlueprintUnreadable(str(path), f"it is not YAML ({exc})") from exc
     if found is None:
         return {}

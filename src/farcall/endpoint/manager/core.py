@@ -74,6 +74,8 @@ AT_ONCE_PATIENCE_S: Final = 8.0
 TERM_PATIENCE_S: Final = 8.0
 LINE_PATIENCE_S: Final = 30.0
 """How long a process may go on without its line: a PAM session may have to be closed."""
+QUESTION_GAP_S: Final = 5.0
+"""Between the answer to a user endpoint's question about its login, and its next one to the service."""
 STOPPED_MEMORY_S: Final = 3.0
 """The service may ask again for a user endpoint that was stopped, before it has heard of that."""
 
@@ -104,7 +106,9 @@ class UserEndpoint:
         launched_s: when the process was begun.
         again: a start request that came while it ran; `is_again_kept`: although it is older than the grace period.
         grace_s: what its running tasks get at its end, as the launcher has said.
-        is_asking: the service is being asked about its broker login; it may ask once at a time.
+        is_asking: it wants to know whether its broker login counts; one question at a time, answered later if it asks
+            too often: `question`, to be asked at `question_due_s`.
+        next_question_s: not before.
         stop_text: somebody wants it to end: what those are told who wait for it; None: nobody.
     """
 
@@ -119,6 +123,9 @@ class UserEndpoint:
     config: str | None = None
     grace_s: float = 10.0
     is_asking: bool = False
+    question: str | None = None
+    question_due_s: float | None = None
+    next_question_s: float = 0.0
     failed: Failed | None = None
     again: StartRequest | None = None
     again_s: float = 0.0
@@ -159,7 +166,9 @@ class ManagerCore:
     @property
     def due_at(self) -> float | None:
         """When `Tick` is wanted; None: not at all."""
-        return min((each.signal_due_s for each in self._users.values() if each.signal_due_s is not None), default=None)
+        users = self._users.values()
+        times = [time_s for each in users for time_s in (each.signal_due_s, each.question_due_s)]
+        return min((each for each in times if each is not None), default=None)
 
     def handle(self, event: Event, *, now_s: float) -> list[Command]:
         """Take an event in. `now_s`: monotonic seconds."""
@@ -297,15 +306,16 @@ class ManagerCore:
             yield Record(user_endpoint_id=user.id, uid=user.person.uid, pid=user.pid or 0, text=message.text)
         elif isinstance(message, CredentialRefused) and not user.is_asking:
             user.is_asking = True
-            queues = (user.again or user.request).queues
-            yield Ask(user_endpoint_id=user.id, queues=queues, reason=message.reason)
+            if now_s >= user.next_question_s:
+                yield _question(user, message.reason)
+            else:
+                user.question, user.question_due_s = message.reason, user.next_question_s
 
     @_on.register
     def _credential_answered(self, event: CredentialAnswered, now_s: float) -> Iterator[Command]:
-        del now_s
         user = self._users.get(event.user_endpoint_id)
         if user is not None:
-            user.is_asking = False
+            user.is_asking, user.next_question_s = False, now_s + QUESTION_GAP_S
             yield Send(user_endpoint_id=event.user_endpoint_id, message=CredentialCounts(why_not=event.why_not))
 
     @_on.register
@@ -360,10 +370,17 @@ class ManagerCore:
     def _tick(self, event: Tick, now_s: float) -> Iterator[Command]:
         del event
         for user in self._users.values():
+            if user.question is not None and user.question_due_s is not None and now_s >= user.question_due_s:
+                yield _question(user, user.question)
+                user.question = user.question_due_s = None
             if user.signal_due_s is None or now_s < user.signal_due_s or user.next_signal is None:
                 continue
             yield Signal(user_endpoint_id=user.id, number=user.next_signal)
             user.next_signal, user.signal_due_s = signal.SIGKILL, now_s + TERM_PATIENCE_S
+
+
+def _question(user: UserEndpoint, reason: str) -> Ask:
+    return Ask(user_endpoint_id=user.id, queues=(user.again or user.request).queues, reason=reason)
 
 
 def _notice(request: StartRequest, text: str, *, is_final: bool = True) -> Notice:

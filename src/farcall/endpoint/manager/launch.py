@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -46,15 +47,16 @@ STATUSES: Final = {
 _USUAL_GRACE_S: Final = 10.0
 _ADMINISTRATORS: Final = "Its log tells the endpoint's administrators more."
 
-# As `python -m`, but the home directory, where it runs, is no import path.
+# As `python -m`, but the home directory, where it runs, is no import path. What `farcall-endpoint` does with the same
+# arguments, without loading its other commands.
 _AGENT_BOOT: Final = (
     "import sys\n"
     "if sys.path[:1] == ['']: del sys.path[0]\n"
     "where = sys.argv.pop(1)\n"
     "if where not in sys.path: sys.path.insert(0, where)\n"
     f"sys.argv[0] = {AGENT!r}\n"
-    "from farcall.cli.endpoint import main\n"
-    "sys.exit(main())"
+    "from farcall.cli.user_endpoint import start_user_endpoint\n"
+    f"start_user_endpoint.main(sys.argv[2:], prog_name={AGENT!r})"
 )
 
 
@@ -74,6 +76,7 @@ def main() -> NoReturn:
     line = socket.socket(fileno=int(arguments[arguments.index("--line-fd") + 1]))
     mark = arguments[arguments.index("--mark") + 1]
     line.set_inheritable(False)
+    _leave_no_core()
     _reset_signals()
     try:
         _launch(line, mark=mark, is_tied="--tied" in arguments)
@@ -143,7 +146,7 @@ def _account(order: Order) -> LocalAccount | None:
             raise _Stopped("account", f"The endpoint cannot start processes as other users. {_ADMINISTRATORS}", why)
         try:
             account = local_account(order.local_user)
-            check_may_become(account, own_uid=os.getuid())
+            check_may_become(account, own_uid=os.getuid(), allows_system=order.allows_system_accounts)
         except (UnknownLocalUser, AccountRefused) as exc:
             raise _Stopped("account", str(exc)) from exc
         return account
@@ -207,8 +210,14 @@ def _open_log(directory: Path) -> None:
             os.fchmod(within, 0o700)
             # A pipe in its place would have us wait for a reader.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-            log = os.open("endpoint.log", flags, 0o600, dir_fd=within)
-            if not stat.S_ISREG(os.fstat(log).st_mode):
+            try:
+                log = os.open("endpoint.log", flags, 0o600, dir_fd=within)
+                is_file = stat.S_ISREG(os.fstat(log).st_mode)
+            except OSError as exc:
+                if exc.errno not in (errno.ENXIO, errno.ELOOP, errno.EISDIR):  # a pipe, a link, a directory
+                    raise
+                is_file = False
+            if not is_file:
                 raise FileExistsError(errno.EEXIST, "endpoint.log is no regular file")
             os.set_blocking(log, True)
         except OSError as exc:
@@ -243,7 +252,7 @@ def _grace_of(config: str) -> float:
 
     try:
         grace_s = float(yaml.safe_load(config)["shutdown_grace_period"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError):
         return _USUAL_GRACE_S
     return grace_s if 0 <= grace_s < 1e6 else _USUAL_GRACE_S
 
@@ -319,6 +328,12 @@ def _close_all_but(*fds: int) -> None:
         if each > 2 and each not in fds:
             with contextlib.suppress(OSError):  # that of the listing itself
                 os.close(each)
+
+
+def _leave_no_core() -> None:
+    """What root remembers, and then the agent its broker login, is not to lie in a file. A user may raise it again."""
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _reset_signals() -> None:

@@ -28,6 +28,7 @@ from farcall.wire.errors import FarcallError
 __all__ = [
     "FRAME_LIMIT_BYTES",
     "PHASES",
+    "USER_FRAME_LIMIT_BYTES",
     "AuditLine",
     "Begin",
     "CredentialCounts",
@@ -47,10 +48,18 @@ __all__ = [
 ]
 
 FRAME_LIMIT_BYTES: Final = 8 * 1024 * 1024
+USER_FRAME_LIMIT_BYTES: Final = 2 * 1024 * 1024 + 65_536
+"""Of what a user's process may say: `Rendered` with the longest output of a template (512 Ki characters)."""
 PHASES: Final = ("starting", "online", "offline", "stopping")
 _NUMBER_LIMIT: Final = 2.0**53
-_TEXT_LIMIT_CHARS: Final = 16_384
-"""Of what people read. `Rendered.config` may be longer."""
+_TEXT_LIMITS_CHARS: Final = {
+    ("failed", "step"): 64,
+    ("failed", "text"): 8_192,
+    ("failed", "detail"): 16_384,
+    ("credential_refused", "reason"): 1_024,
+    ("audit_line", "text"): 512,
+}
+"""Of what people read; what is longer is cut."""
 _HEAD: Final = struct.Struct(">I")
 
 
@@ -77,6 +86,7 @@ class Order:
         manager_name: as its directory is called, for people.
         local_user: whom to become; None: stay who the manager is (without privilege).
         pam_service: ask PAM about the account, and keep a session open meanwhile; None: do not.
+        allows_system_accounts: `local_user` may be an account of the system.
         base: directory of the user endpoint's directory; None: `.farcall` in the local user's home.
         template: text of the configuration template.
         template_dir: where its includes lie, read by the local user.
@@ -96,6 +106,7 @@ class Order:
     template: str
     template_dir: str | None = None
     pam_service: str | None = None
+    allows_system_accounts: bool = False
     base: str | None = None
     schema: Any = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -235,7 +246,8 @@ def pack(message: Message) -> bytes:
     """One frame. Raises LineFault if it is too long, or no JSON."""
     members = {each.name: getattr(message, each.name) for each in fields(message)}
     try:
-        body = json.dumps({"kind": _NAMES[type(message)], **members}, separators=(",", ":")).encode()
+        document = {"kind": _NAMES[type(message)], **members}
+        body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="surrogatepass")
     except (ValueError, TypeError, RecursionError) as exc:
         raise LineFault(f"no JSON ({exc})") from exc
     if len(body) > FRAME_LIMIT_BYTES:
@@ -256,11 +268,10 @@ def unpack(body: bytes) -> Message:
     made = _KINDS.get(kind) if isinstance(kind, str) else None
     if made is None:
         raise LineFault("a message of no known kind")
-    limit_chars = _TEXT_LIMIT_CHARS if made in (Failed, AuditLine, CredentialRefused) else None
     try:
         message: Message = made(
             **{
-                each.name: _member(each, document[each.name], limit_chars)
+                each.name: _member(each, document[each.name], _TEXT_LIMITS_CHARS.get((str(kind), each.name)))
                 for each in fields(made)
                 if each.name in document
             }
@@ -295,17 +306,22 @@ def _member(declared: Field[Any], value: Any, limit_chars: int | None) -> Any:
 
 
 class Frames:
-    """Cuts what arrives into messages."""
+    """Cuts what arrives into messages.
 
-    def __init__(self) -> None:
+    Args:
+        limit_bytes: of one frame; USER_FRAME_LIMIT_BYTES where a user's process speaks.
+    """
+
+    def __init__(self, *, limit_bytes: int = FRAME_LIMIT_BYTES) -> None:
         self._buffer = bytearray()
+        self._limit_bytes = limit_bytes
 
     def take(self, data: bytes) -> Iterator[Message]:
         """The messages that are complete with these bytes. Raises LineFault."""
         self._buffer += data
         while len(self._buffer) >= _HEAD.size:
             (length,) = _HEAD.unpack_from(self._buffer)
-            _check(length)
+            _check(length, self._limit_bytes)
             end = _HEAD.size + length
             if len(self._buffer) < end:
                 return
@@ -324,7 +340,7 @@ def read_exactly_one(line: socket.socket) -> Message | None:
     if head is None:
         return None
     (length,) = _HEAD.unpack(head)
-    _check(length)
+    _check(length, FRAME_LIMIT_BYTES)
     body = _read(line, length)
     return None if body is None else unpack(body)
 
@@ -339,6 +355,6 @@ def _read(line: socket.socket, length: int) -> bytes | None:
     return bytes(data)
 
 
-def _check(length: int) -> None:
-    if length > FRAME_LIMIT_BYTES:
-        raise LineFault(f"a message of {length} bytes is announced, and the limit is {FRAME_LIMIT_BYTES}")
+def _check(length: int, limit_bytes: int) -> None:
+    if length > limit_bytes:
+        raise LineFault(f"a message of {length} bytes is announced, and the limit is {limit_bytes}")

@@ -129,7 +129,7 @@ class IdentityMap:
         try:
             text, stamp = _read(path)
             documents = json.loads(text)
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, RecursionError) as exc:
             raise MappingInvalid(str(path), (_said(exc),)) from exc
         problems: list[str] = []
         rules = _rules(documents, gateway_id, problems)

@@ -39,7 +39,7 @@ from farcall.endpoint.manager.core import ManagerCore, ManagerPolicy
 from farcall.endpoint.manager.events import Person
 from farcall.endpoint.manager.line import Begin, Order
 from farcall.endpoint.manager.links import ManagerLinks, Notices
-from farcall.endpoint.manager.mapping import MappingInvalid
+from farcall.endpoint.manager.mapping import IdentityMap, MappingInvalid
 from farcall.endpoint.manager.privileges import take_in_orphans
 from farcall.endpoint.manager.resolve import Resolver
 from farcall.endpoint.manager.runner import ManagerEnd, ManagerRunner, Site
@@ -150,8 +150,10 @@ class ManagerRun:
         self._directory.make_private()
         with self._pid_file:
             self._tell_notices(loaded)
-            resolver = Resolver(loaded)
+            if loaded.mapping_path is not None:
+                IdentityMap.load(loaded.mapping_path)  # what cannot be used is told before anything is registered
             registered = self._register(loaded)
+            resolver = Resolver(loaded, gateway_id=registered.response.endpoint_id)
             self._announcer.registered(registered.response.endpoint_id)
             path = loaded.config.audit_log(self._directory.path)
             audit = contextlib.nullcontext() if path is None else AuditLog(path, registered.response.endpoint_id)
@@ -281,6 +283,7 @@ class ManagerRun:
                 manager_name=self._directory.name,
                 local_user=person.local_user,
                 pam_service=loaded.config.pam_service if person.local_user is not None else None,
+                allows_system_accounts=loaded.config.allow_system_accounts,
                 base=base,
                 template=blueprint.template,
                 template_dir=str(loaded.template_path.parent),

@@ -48,14 +48,19 @@ class NotResolved(FarcallError):
 class Resolver:
     """Used by several threads.
 
+    Args:
+        gateway_id: what external mapping programs are told: the endpoint's id.
+
     Raises:
         MappingInvalid: at once, if the identity mapping cannot be used.
     """
 
-    def __init__(self, loaded: LoadedManager) -> None:
+    def __init__(self, loaded: LoadedManager, *, gateway_id: str) -> None:
         self._loaded = loaded
         self._lock = threading.Lock()
-        self._map = None if loaded.mapping_path is None else IdentityMap.load(loaded.mapping_path)
+        self._map = (
+            None if loaded.mapping_path is None else IdentityMap.load(loaded.mapping_path, gateway_id=gateway_id)
+        )
 
     def resolve(self, request: StartRequest) -> tuple[Person, Blueprint]:
         """Raises NotResolved."""
@@ -74,7 +79,7 @@ class Resolver:
             self._map = current = self._map.refreshed()
         found = current.map(request.identity_set)
         account = local_account(found.local_user)
-        check_may_become(account, own_uid=os.geteuid())
+        check_may_become(account, own_uid=os.geteuid(), allows_system=self._loaded.config.allow_system_accounts)
         _log.info(
             "An identity is mapped.",
             extra={

@@ -24,6 +24,7 @@ from typing import Any, Final
 from farcall.amqp import Delivery
 from farcall.endpoint.auditlog import AuditLog, AuditLogUnwritable
 from farcall.endpoint.manager import texts
+from farcall.endpoint.manager.allowance import Allowance
 from farcall.endpoint.manager.commands import (
     CommandUnreadable,
     StartRequest,
@@ -61,7 +62,7 @@ from farcall.endpoint.manager.events import (
 )
 from farcall.endpoint.manager.helpers import Helpers
 from farcall.endpoint.manager.leftovers import end_adopted, end_leftovers, reap
-from farcall.endpoint.manager.line import Begin, Failed, Frames, LineFault, Order
+from farcall.endpoint.manager.line import USER_FRAME_LIMIT_BYTES, Begin, Failed, Frames, LineFault, Order
 from farcall.endpoint.manager.links import ManagerLinks, Notices
 from farcall.endpoint.manager.resolve import NotResolved
 from farcall.endpoint.manager.spawn import Child, end, spawn
@@ -76,6 +77,8 @@ FLUSH_S: Final = 10.0
 """How long the last heartbeat may take. Source: wire protocol, endpoint life."""
 NOTICES_S: Final = 5.0
 LEFTOVER_GRACE_S: Final = 2.0
+FAILURES_LOGGED: Final = 3
+"""Of one process: a launcher tells one, an agent one; whoever says more would wash the log away."""
 LAST_PIECES: Final = 64
 """Of 64 KiB: more than a socket holds."""
 
@@ -155,6 +158,8 @@ class ManagerRunner:
         self._helpers = Helpers("farcall-manager")
         self._askers = Helpers("farcall-manager-ask")  # questions wait as long as the service does not answer
         self._stop_replies: dict[str, list[Reply]] = {}
+        self._unrecorded: list[Record] = []
+        """Of the piece that is being read: all of one user endpoint, put on disk together."""
         self._beat_due_s: float | None = None
         self._is_connected = self._is_finished = False
         self._end = ManagerEnd.REQUESTED
@@ -423,10 +428,15 @@ class ManagerRunner:
 
     @_do.register
     def _record(self, command: Record) -> None:
-        if self._audit_log is None:
+        self._unrecorded.append(command)
+
+    def _write_records(self) -> None:
+        records, self._unrecorded = self._unrecorded, []
+        if self._audit_log is None or not records:
             return
+        first, said = records[0], [each.text for each in records]
         try:
-            self._audit_log.write_of(command.user_endpoint_id, uid=command.uid, pid=command.pid, text=command.text)
+            self._audit_log.write_of(first.user_endpoint_id, uid=first.uid, pid=first.pid, texts=said)
         except AuditLogUnwritable as exc:
             if self._end is not ManagerEnd.AUDIT:
                 self.end_text, self._end = str(exc), ManagerEnd.AUDIT
@@ -473,8 +483,11 @@ class ManagerRunner:
                 return
             try:
                 for message in held.frames.take(data):
+                    held.allowance.take(message, time.monotonic())
                     if isinstance(message, Failed):
-                        _log_failure(user_endpoint_id, message)
+                        held.failures += 1
+                        if held.failures <= FAILURES_LOGGED:
+                            _log_failure(user_endpoint_id, message)
                     self._handle(Said(user_endpoint_id=user_endpoint_id, message=message))
             except LineFault as exc:
                 _log.error(
@@ -483,6 +496,8 @@ class ManagerRunner:
                 )
                 self._line_over(user_endpoint_id, held)
                 return
+            finally:
+                self._write_records()
             pieces -= 1
             if pieces <= 0:
                 return
@@ -549,7 +564,7 @@ class ManagerRunner:
         known = self._core.user_endpoints.values()
         user = next((each for each in known if which in (each.id, each.request.name)), None)
         if user is None:
-            reply({"error": f"no user endpoint {which} runs here"})
+            reply({"error": f"No user endpoint {which} runs here. `farcall-endpoint status NAME` lists those that do."})
             return
         if user.is_launched:
             self._stop_replies.setdefault(user.id, []).append(reply)
@@ -565,7 +580,9 @@ class _Held:
 
     def __init__(self, child: Child) -> None:
         self.child = child
-        self.frames = Frames()
+        self.frames = Frames(limit_bytes=USER_FRAME_LIMIT_BYTES)
+        self.allowance = Allowance()
+        self.failures = 0
         self.is_line_over = False
 
 

@@ -95,7 +95,8 @@ def _validator(schema: Any) -> Any:
     named = schema.get("$schema") if isinstance(schema, dict) else None
     made: Any = jsonschema.Draft202012Validator
     if named is not None:
-        found = validator_for(schema, default=cast(Any, None))  # which the stubs do not foresee
+        # The stubs do not foresee None.
+        found = validator_for(schema, default=cast(Any, None)) if isinstance(named, str) else None
         if found is None:
             raise SchemaUnusable(
                 f"its $schema, {_shown(named)}, is no draft that is known (2020-12, 2019-09, draft-07, …)"
