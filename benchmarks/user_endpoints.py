@@ -2,7 +2,9 @@
 
 A manager without privilege (root runs it as a local user made for it) starts 1, then 10, then 50 user endpoints with
 threads, each for the first task of a configuration of its own; and one each with a process pool and with Parsl's HTEX
-as the default template has it. Memory is PSS, all processes of a user endpoint counted.
+as the default template has it: with its local block after a task, and without one when the block has ended. Memory is
+PSS, all processes of a user endpoint counted, those of its block on this machine as well; the requirement for one with
+the default template is 150 MiB idle, for a manager 60 MiB.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "system"))
 
 from farcall import Executor
+from farcall.endpoint.manager.marks import MARK_VARIABLE
 from farcall.testing.functions import by_value
 from farcall.testing.processes import process_system
 
@@ -31,6 +34,7 @@ ENGINES: dict[str, dict[str, object]] = {
     "processes": {"type": "ProcessPoolEngine", "max_workers": 1},
     "htex": {
         "type": "GlobusComputeEngine",
+        "job_status_kwargs": {"max_idletime": 5, "strategy_period": 1},
         "provider": {"type": "LocalProvider", "init_blocks": 0, "min_blocks": 0, "max_blocks": 1},
     },
 }
@@ -72,10 +76,19 @@ def _manager(root: Path) -> Iterator[tuple[str, int]]:
 
 def _one(manager_id: str, pid: int, kind: str) -> dict[str, float]:
     """Of one user endpoint with an engine of processes of its own."""
-    before = set(_pss_by_user_endpoint(pid))
+    before = {each.pid for each in _agents(pid)}
     first_s = _first_results_s(manager_id, [ENGINES[kind]])[0]
-    (pss,) = [mib for process, mib in _pss_by_user_endpoint(pid).items() if process not in before]
-    return {f"first_result_{kind}_s": first_s, f"pss_{kind}_mib": pss}
+    (agent,) = [each for each in _agents(pid) if each.pid not in before]
+    figures = {f"first_result_{kind}_s": first_s, f"pss_{kind}_mib": _pss_of_all_mib(agent)}
+    block = [each for each in _all(agent) if _is_of_block(each)]
+    if block:
+        figures[f"pss_{kind}_with_block_mib"] = figures.pop(f"pss_{kind}_mib")
+        figures[f"processes_{kind}_with_block"] = len(_all(agent))
+        _, left = psutil.wait_procs(block, TIMEOUT_S)  # it has been idle for long enough
+        assert not left, "the block does not end"
+        figures[f"pss_{kind}_mib"] = _pss_of_all_mib(agent)
+        figures[f"processes_{kind}"] = len(_all(agent))
+    return figures
 
 
 def _many(manager_id: str, count: int, first_number: int) -> dict[str, float]:
@@ -105,14 +118,39 @@ def _nothing() -> None:
 
 
 def _pss_by_user_endpoint(manager_pid: int) -> dict[int, float]:
-    """MiB by the agent's process id. Blocks of the local provider are not among its descendants, as a cluster's are on
-    other machines."""
-    found = {}
-    for child in psutil.Process(manager_pid).children():
-        if "_start-user-endpoint" in " ".join(child.cmdline()):
-            family = [child, *child.children(recursive=True)]
-            found[child.pid] = sum(_pss_mib(each.pid) for each in family)
-    return found
+    """MiB by the agent's process id."""
+    return {each.pid: _pss_of_all_mib(each) for each in _agents(manager_pid)}
+
+
+def _agents(manager_pid: int) -> list[psutil.Process]:
+    children = psutil.Process(manager_pid).children()
+    return [each for each in children if "_start-user-endpoint" in " ".join(each.cmdline())]
+
+
+def _all(agent: psutil.Process) -> list[psutil.Process]:
+    """The agent and all that it has started: its descendants, and a local block, which is nobody's child any more but
+    has the mark that the manager gave to the user endpoint in its environment.
+    """
+    mark = agent.environ()[MARK_VARIABLE]
+    return [each for each in psutil.process_iter() if _mark_of(each) == mark]
+
+
+def _mark_of(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK_VARIABLE)
+    except psutil.Error:
+        return None
+
+
+def _is_of_block(process: psutil.Process) -> bool:
+    try:
+        return "PARSL_WORKER_BLOCK_ID" in process.environ() or "process_worker_pool" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _pss_of_all_mib(agent: psutil.Process) -> float:
+    return sum(_pss_mib(each.pid) for each in _all(agent))
 
 
 def _pss_mib(pid: int) -> float:

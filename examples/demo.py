@@ -212,11 +212,14 @@ def main() -> None:
     failed = sweep(endpoint_id)
     console.rule(align="left")
     for what, where in (
+        ("Console", f"{url}/compute"),
         ("REST docs", f"{url}/docs"),
         ("Service log", demo.data_dir / "service.log"),
         ("Endpoint log", demo.config_dir / ENDPOINT / "endpoint.log"),
     ):
         console.print(f"{what:13} {where}", soft_wrap=True)
+    console.print("To look at them in a browser, open the link that this prints:")
+    console.print(f"  .venv/bin/farcall-service login-link --data-dir {demo.data_dir}", soft_wrap=True)
     console.print("To use them from here:")
     console.print(f"  export FARCALL_SERVICE_URL={url} FARCALL_USER_DIR={demo.env['FARCALL_USER_DIR']}", soft_wrap=True)
     console.print(f"  .venv/bin/farcall run {ENDPOINT} 'hostname; date'")

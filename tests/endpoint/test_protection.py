@@ -132,6 +132,14 @@ def shared(system: ProcessSystem) -> EndpointProcess:
     return system.endpoint("shared", "engine: {type: ThreadPoolEngine, max_workers: 1}\n")
 
 
+def test_domains_that_name_none_do_not_leave_the_endpoint_open(tmp_path: Path) -> None:
+    for option in ("--allowed-domains", "--excluded-domains"):
+        for nothing in ("", " , "):
+            result = CliRunner().invoke(main, ["-c", str(tmp_path), "configure", "open", option, nothing])
+            assert (result.exit_code, "no domain is named" in result.output) == (2, True), result.output
+    assert not (tmp_path / "open").exists()
+
+
 @pytest.mark.system
 def test_sharing_says_that_others_run_as_the_owner(shared: EndpointProcess) -> None:
     said = shared.command("share", "shared", "--with", "bob@local", "--group", "lab")

@@ -84,6 +84,25 @@ def test_who_waits_is_told_of_reports_tasks_and_attachments(play: Play) -> None:
     play(story)
 
 
+def test_a_task_that_comes_and_goes_between_two_answers_is_news(play: Play) -> None:
+    async def story(site: Site) -> None:
+        ada = await site.person()
+        function_id, endpoint_id = await ada.function(), await ada.endpoint()
+        before = await live(ada, endpoint_id)
+
+        async def come_and_go() -> None:
+            (task_id,) = (await ada.submit(endpoint_id, function_id))["tasks"][function_id]
+            await ada.ask("POST", f"/v3/tasks/{task_id}/cancel")
+
+        known = await meanwhile(live(ada, endpoint_id, before["version"]), come_and_go)
+        while known["last_task_ended"] is None:  # it was seen open first
+            known = await live(ada, endpoint_id, known["version"])
+        changed = {name for name in before if before[name] != known[name]}
+        assert changed == {"version", "last_task_ended"}
+
+    play(story)
+
+
 def test_nothing_is_kept_of_endpoints_that_nobody_looks_at(play: Play) -> None:
     async def story(site: Site) -> None:
         ada = await site.person()

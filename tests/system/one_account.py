@@ -88,17 +88,12 @@ class Manager:
 
     def command(self, *args: str, status: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run `farcall-endpoint` as the account."""
-        url = self.system.service.url
-        stored = TokenStore(self.system.root / "user" / "tokens.json").get(url)
-        assert stored is not None, "who starts a service is logged in to it"
         env = {
             **{key: value for key, value in os.environ.items() if not key.startswith("FARCALL_")},
             "HOME": str(self.account.home),
-            "FARCALL_SERVICE_URL": url,
-            "FARCALL_TOKEN": stored.access_token,
             "COLUMNS": "300",
             "NO_COLOR": "1",
-            **self.env,
+            **(self.env if "FARCALL_SERVICE_URL" in self.env else {**self._login(), **self.env}),
         }
         done = subprocess.run(
             [*self.account.prefix, str(self.account.python), "-m", "farcall.cli.endpoint", *args],
@@ -111,6 +106,12 @@ class Manager:
         )
         assert status is None or done.returncode == status, f"{args} → {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
+
+    def _login(self) -> dict[str, str]:
+        url = self.system.service.url
+        stored = TokenStore(self.system.root / "user" / "tokens.json").get(url)
+        assert stored is not None, "who starts a service is logged in to it"
+        return {"FARCALL_SERVICE_URL": url, "FARCALL_TOKEN": stored.access_token}
 
     def start(self) -> None:
         self.command("start", self.name, "--detach")

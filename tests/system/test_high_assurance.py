@@ -1,15 +1,25 @@
-"""High assurance with real processes: from the commands that make policy and subscription to the result."""
+"""High assurance with real processes: from the commands that make policy and subscription to the result.
+
+An endpoint that runs tasks itself, and a manager whose user endpoints do; both over TLS, with an authority of the
+site's own that no machine knows.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import select
 import sqlite3
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pika
 import pytest
+from one_account import Account, Manager, account_for
 
 from certificates import Authority
 from farcall import Client, Executor
@@ -18,6 +28,8 @@ from farcall.testing.functions import by_value
 from farcall.testing.processes import ProcessSystem, process_system
 from farcall.wire.errors import LoginRequired
 
+pytestmark = [pytest.mark.xdist_group("multi-user"), pytest.mark.timeout(180)]
+
 ENGINE = "engine:\n  type: ProcessPoolEngine\n  max_workers: 1\n"
 WAIT_S = 60
 
@@ -25,6 +37,11 @@ WAIT_S = 60
 @by_value
 def square(number: int) -> int:
     return number * number
+
+
+@by_value
+def secret() -> str:
+    return "-".join(["top", "secret"])  # not to be found in the function itself
 
 
 @contextmanager
@@ -129,3 +146,99 @@ def test_a_task_for_high_assurance_from_the_policy_to_the_result(
             ("task.read", "refused"),
         ):
             assert expected in told
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    with account_for(tmp_path_factory.mktemp("home")) as found:
+        yield found
+
+
+def protected_manager(system: ProcessSystem, account: Account) -> Manager:
+    """Configured, not started. Nothing but its own config.yaml names the authority."""
+    manager = Manager(system, account, "vault", {"FARCALL_CA_FILE": str(account.home / "site-ca.pem")})
+    ca_file = account.home / "site-ca.pem"
+    ca_file.write_bytes(Path(system.commands.env["FARCALL_CA_FILE"]).read_bytes())
+    ca_file.chmod(0o644)
+    made = system.service.command("subscription", "create", "Hospital", "--high-assurance", "--json").stdout
+    manager.command(
+        *("configure", "vault", "--multi-user", "--high-assurance", "--auth-timeout", "3600"),
+        *("--auth-policy-display-name", "Fresh logins", "--subscription-id", json.loads(made)["id"]),
+    )
+    del manager.env["FARCALL_CA_FILE"]
+    config = (manager.directory / "config.yaml").read_text()
+    assert "high_assurance: true" in config
+    (manager.directory / "user_config_schema.json").unlink()
+    manager.write(
+        config__yaml=f"{config}\nca_file: {ca_file}\n",
+        user_config_template__yaml__j2=ENGINE,
+        user_environment__yaml="PARSL_WORKER_BLOCK_ID: 3\nSLURM_JOB_ID: 4711\n",  # as workers in a batch job have
+    )
+    return manager
+
+
+def on_the_stream(client: Client, group_id: str, ca_file: str) -> bytes:
+    """What a reader of the group's stream gets first."""
+    stream = client.get_result_amqp_url()
+    parameters = pika.URLParameters(stream["connection_url"])
+    assert parameters.ssl_options is not None, "the stream is not protected"
+    parameters.ssl_options = pika.SSLOptions(ssl.create_default_context(cafile=ca_file), "localhost")
+    connection = pika.BlockingConnection(parameters)
+    try:
+        queue = f"{stream['queue_prefix']}{group_id}"
+        for method, _, body in connection.channel().consume(queue, inactivity_timeout=WAIT_S):
+            assert method is not None, "nothing came"
+            return bytes(body)
+    finally:
+        connection.close()
+    raise AssertionError("the stream has ended")
+
+
+def test_a_task_for_a_user_endpoint_of_high_assurance_is_recorded_by_the_manager_or_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: Account
+) -> None:
+    with protected_system(tmp_path, monkeypatch) as system:
+        manager = protected_manager(system, account)
+        audit_log = manager.directory / "audit.log"
+        manager.start()
+        try:
+            client = Client(token=logged_in(system))
+            with pytest.warns(UserWarning, match="90 days after its last task"):
+                function_id = client.register_function(secret, ha_endpoint_id=manager.id)
+            batch = client.create_batch(user_endpoint_config={}, request_queue=True)
+            batch.add(function_id)
+            answer = client.batch_run(manager.id, batch)
+            (task_id,) = answer["tasks"][function_id]
+            announced = on_the_stream(client, answer["task_group_id"], system.commands.env["FARCALL_CA_FILE"])
+            assert task_id.encode() in announced
+            assert b"top-secret" not in announced
+            assert client.get_result(task_id) == "top-secret"
+            (row,) = manager.user_endpoints()
+            begin, *lines = audit_log.read_text().splitlines()
+            when = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+[+-]\d\d:\d\d"
+            uid = account.uid if account.uid is not None else os.getuid()
+            assert re.fullmatch(f"{when} uid={uid} pid={manager.pid} eid={manager.id} SESSION_BEGIN", begin)
+            of_task = f"{when} uid={uid} pid={row['pid']} uep={row['id']} fid={function_id} tid={task_id} "
+            ways = ["bid= jid= RECEIVED", "bid= jid= EXEC_START", "bid=3 jid=4711 EXEC_END"]
+            for line, way in zip(lines, ways, strict=True):
+                assert re.fullmatch(of_task + way, line), line
+
+            left = [os.pidfd_open(pid) for pid in (manager.pid, row["pid"])]
+            audit_log.rename(manager.directory / "moved.log")
+            audit_log.mkdir()
+            with Executor(manager.id, client=client, user_endpoint_config={}) as executor:
+                unrecorded = executor.submit_to_registered_function(function_id)
+                for fd in left:
+                    assert select.select([fd], [], [], WAIT_S)[0], "it goes on unrecorded"
+                    os.close(fd)
+                why = f"The audit log {audit_log} cannot be written (Is a directory), so the endpoint stops"
+                assert why in (manager.directory / "endpoint.log").read_text()
+                assert why in manager.command("start", "vault", "--detach", status=74).stderr
+                waiting = executor.submit_to_registered_function(function_id)
+                audit_log.rmdir()
+                manager.start()
+                assert waiting.result(WAIT_S) == "top-secret"
+                unrecorded.exception(WAIT_S)  # it has begun or has not, and ends
+        finally:
+            manager.stop()
+        assert audit_log.read_text().splitlines()[-1].endswith(f"eid={manager.id} SESSION_END")

@@ -15,6 +15,7 @@ import pytest
 from one_account import Account, Manager, account_for
 
 from farcall import Executor
+from farcall.client.rest import ApiClient
 from farcall.testing.functions import by_value
 from farcall.testing.processes import ProcessSystem, kill_and_wait, process_system
 from farcall.wire.auth import COMPUTE_SCOPE
@@ -121,6 +122,9 @@ def test_tasks_of_a_killed_user_endpoint_are_finished_by_the_next(site: Manager,
         desk.next().close()
         assert running.result(TIMEOUT_S) == "done"
         assert waiting.result(TIMEOUT_S)
+        with ApiClient() as client:
+            attempts = [client.task_details(str(each.task_id))["attempts"] for each in (running, waiting)]
+        assert attempts == [2, 1]
 
 
 def test_a_task_that_comes_while_an_idle_one_is_ending_is_not_lost(site: Manager, account: Account, desk: Desk) -> None:

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from rich.console import Console
 from rich.table import Table
 
+from farcall.cli.groups import Commands
 from farcall.cli.service import (
     _effective,
     _fail,
     _make_data_dir,
-    _out,
     _reporting,
     _settings_options,
     _store_option,
@@ -46,6 +47,7 @@ __all__ = ["admin", "audit", "client", "group", "user"]
 T = TypeVar("T")
 REFUSED = 1
 _EXPORT_PAGE = 1000
+_UNLIMITED = 100_000
 
 
 class _Store:
@@ -123,7 +125,7 @@ def _command(parent: click.Group, name: str | None = None) -> Callable[[Callable
 # --- user --------------------------------------------------------------------------------------------------------
 
 
-@click.group()
+@click.group(cls=Commands)
 def user() -> None:
     """People: the accounts of this service, and who came from elsewhere."""
 
@@ -303,7 +305,7 @@ def _show_password(done: str, identity_id: str, username: str, password: str | N
 # --- client ------------------------------------------------------------------------------------------------------
 
 
-@click.group()
+@click.group(cls=Commands)
 def client() -> None:
     """Programs that log in by themselves, or that people log in through."""
 
@@ -399,7 +401,7 @@ def revoke_(store: _Store, name_or_id: str, as_json: bool) -> None:
 # --- group -------------------------------------------------------------------------------------------------------
 
 
-@click.group()
+@click.group(cls=Commands)
 def group() -> None:
     """Groups of people, for sharing functions and endpoints."""
 
@@ -497,7 +499,7 @@ def list_groups_(store: _Store, as_json: bool) -> None:
 # --- admin -------------------------------------------------------------------------------------------------------
 
 
-@click.group()
+@click.group(cls=Commands)
 def admin() -> None:
     """Administrators: they see and may stop everything on this service."""
 
@@ -543,7 +545,7 @@ def list_admins(store: _Store, as_json: bool) -> None:
 # --- audit -------------------------------------------------------------------------------------------------------
 
 
-@click.group()
+@click.group(cls=Commands)
 def audit() -> None:
     """Who did what: logins, tokens, changes of rights. Kept in the store, and never changed."""
 
@@ -599,7 +601,14 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if not rows:
         click.echo("None.")
         return
-    table = Table(*heads, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for index, head in enumerate(heads):  # nothing is cut, and what commands take stands in one piece
+        is_whole = head in ("User name", "Id")
+        least = max(len(row[index]) for row in rows) if is_whole else None
+        table.add_column(head, no_wrap=is_whole, min_width=least, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    _out.print(table)
+    console = Console(highlight=False)
+    if not console.is_terminal:  # one line per row, however long
+        console.width = _UNLIMITED
+    console.print(table)

@@ -125,7 +125,7 @@ def _check(*, multi_user: bool, contact_email: str | None, sources: Sources) -> 
     """Options that only a manager has. Raises click.UsageError."""
     if multi_user:
         if sources.id_mapping_config is not None and os.geteuid() != 0:
-            raise click.UsageError("--id-mapping-config is for root's: you cannot become other local users.")
+            raise click.UsageError("--id-mapping-config is for root alone: your user endpoints all run as you.")
         return
     given = [f"--{key.replace('_', '-')}" for key, value in vars(sources).items() if value is not None]
     given += ["--contact-email"] if contact_email is not None else []

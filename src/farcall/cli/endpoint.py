@@ -17,6 +17,7 @@ from farcall import __version__
 from farcall.cli import login as logins
 from farcall.cli.boot import disable_on_boot, enable_on_boot
 from farcall.cli.configure import configure
+from farcall.cli.groups import Commands
 from farcall.cli.looking import delete, list_endpoints, status
 from farcall.cli.manager import stop_user_endpoint
 from farcall.cli.running import restart, start, stop
@@ -31,7 +32,7 @@ from farcall.endpoint.pidfile import running_process
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "-c",
     "--config-dir",

@@ -25,6 +25,7 @@ ASK_PATIENCE_S = 10.0
 STOP_PATIENCE_S = 660.0
 """How long a user endpoint may take to end: what its template grants to running tasks, which is ten minutes at most."""
 SERVICE_PATIENCE_S = 5.0
+_UNITS = ((86_400, "days"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def is_manager_here(directory: EndpointDirectory) -> bool:
@@ -88,7 +89,7 @@ def print_user_endpoints(rows: Sequence[Mapping[str, Any]]) -> None:
         return
     print_table(
         ("ID", "PID", "Identity", "Local user", "State", "Since", "Account", "Queue", "Nodes", "Workers", "Active",
-         "Idle for", "Done", "Running", "Queued", "Versions"),
+         "Ends, if idle", "Done", "Running", "Queued", "Versions"),
         [_cells(each) for each in rows],
     )  # fmt: skip
 
@@ -122,7 +123,12 @@ def _versions(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _left(until: float | None) -> str:
-    return "" if until is None else f"ends in {max(0, int(until - time.time()))} s"
+    """Roughly: a user endpoint counts in heartbeats."""
+    if until is None:
+        return ""
+    left_s = max(0, int(until - time.time()))
+    size, unit = next((each for each in _UNITS if left_s >= 2 * each[0]), _UNITS[-1])
+    return f"in {left_s // size} {unit}"
 
 
 def _text(value: Any) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from farcall.cli.accounts import _command, _json, _refusals, _Store, _table
+from farcall.cli.groups import Commands
 from farcall.wire.messages import is_uuid_text
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ __all__ = ["policy", "subscription"]
 # Policies ----------------------------------------------------------------------------------------------------------
 
 
-@click.group()
+@click.group(cls=Commands)
 def policy() -> None:
     """Authentication policies: on which logins endpoints insist."""
 
@@ -194,7 +195,7 @@ def _in_words(policy: Policy) -> str:
 # Subscriptions -------------------------------------------------------------------------------------------------------
 
 
-@click.group()
+@click.group(cls=Commands)
 def subscription() -> None:
     """Organisations that vouch for endpoints; high assurance needs one."""
 

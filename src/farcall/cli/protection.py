@@ -29,7 +29,10 @@ def _uuid(_context: click.Context, _parameter: click.Parameter, value: str | Non
 
 
 def _domains(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (value or "").split(",") if part.strip())
+    domains = tuple(part.strip() for part in (value or "").split(",") if part.strip())
+    if value is not None and not domains:  # a variable of a script that is empty must not open the endpoint to all
+        raise click.BadParameter("no domain is named; leave the option out if none is meant")
+    return domains
 
 
 def protection_options(function: _F) -> _F:

@@ -34,6 +34,7 @@ from rich.markup import escape
 
 from farcall import __version__
 from farcall.cli.console import LINK
+from farcall.cli.groups import Commands
 from farcall.client.settings import canonical_url, service_url
 from farcall.client.tokens import StoredToken, TokenStore
 from farcall.service import sources, statefile
@@ -136,7 +137,7 @@ _ELSEWHERE = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(Commands):
     """Loads the commands of other modules when they are called."""
 
     def list_commands(self, context: click.Context) -> list[str]:

@@ -252,7 +252,7 @@ def validate_mapping(
         click.echo(f"{path} can be used.")
     is_everybody_fine = True
     for person in people:
-        name = shown(str(person.get("username") or person.get("id") or person))
+        name = shown(str(person.get("username") or person.get("id") or json.dumps(person, ensure_ascii=False)))
         found = []
         try:
             for each in rules.matches([person]):
@@ -300,6 +300,8 @@ def _mapping_path(common: Common, name: str | None) -> Path:
 
 def _people(texts: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for text in texts:
+        if not text.strip():
+            raise click.BadParameter("an identity is a user name, or JSON; this one is empty", param_hint="IDENTITY")
         if text.lstrip()[:1] in ("{", "[") or Path(text).is_file():
             yield from _people_of(_Once().values(text, "IDENTITY"))
         else:
@@ -328,6 +330,13 @@ def migrate_to_template_capable(common: Common, name: str, yes: bool) -> None:
 
     What says how tasks run moves from config.yaml to user_config_template.yaml.j2, comments and all; the old file
     stays as config.yaml.before-template. Stop the endpoint first, when nothing waits for it.
+
+    \b
+    Example:
+      farcall-endpoint stop lab
+      farcall-endpoint migrate-to-template-capable lab
+      farcall-endpoint render-user-config -e lab
+      farcall-endpoint start lab
     """
     from farcall.endpoint.configfile import ConfigInvalid
     from farcall.endpoint.manager.migration import CannotMigrate, migrate, plan_migration

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from farcall import __version__
 from farcall.cli import login as logins
+from farcall.cli.groups import Commands
 from farcall.cli.tables import print_rows, print_table
 from farcall.cli.tasks import STATES, parse_since, print_task, print_tasks, time_text
 from farcall.client.rest import ApiClient
@@ -70,7 +71,7 @@ _STATUS_BY_ERROR: tuple[tuple[type[BaseException], int], ...] = (
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Use a Farcall service: log in, look at endpoints and tasks, try an endpoint out.
 
@@ -212,9 +213,13 @@ def endpoints(role: str, as_json: bool) -> None:
             _print_json(rows)
             return
         if not rows:
-            click.echo("No endpoints. `farcall-endpoint configure NAME` makes one.")
+            click.echo(_NO_ENDPOINTS if role == "any" else f"{_NONE_OF_YOURS} {_NO_ENDPOINTS}")
             return
         print_table(("ID", "Status", "Name"), [(row["uuid"], _coloured(row["status"]), _names(row)) for row in rows])
+
+
+_NO_ENDPOINTS = "`farcall-endpoint configure NAME` makes an endpoint."
+_NONE_OF_YOURS = "No endpoints of yours. `farcall endpoints --role any` lists those of others that you may know of;"
 
 
 def _coloured(status: str) -> Text:
@@ -420,11 +425,30 @@ def cancel(task_ids: tuple[str, ...]) -> None:
             click.echo(f"{task_id}: {status if status == 'cancelled' else f'has ended before ({status})'}")
 
 
+def _options(_context: click.Context, _parameter: click.Parameter, value: str | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    try:
+        options = json.loads(value)
+    except ValueError as exc:
+        raise click.BadParameter(f"this is not JSON: {exc}") from exc
+    if not isinstance(options, dict):
+        raise click.BadParameter('an object with names and values is expected: {"WORKERS": 5}')
+    return options
+
+
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("endpoint", metavar="ENDPOINT")
 @click.argument("command", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--walltime", type=float, metavar="SECONDS", help="End the command after this time.")
-def run(endpoint: str, command: tuple[str, ...], walltime: float | None) -> None:
+@click.option(
+    "--user-endpoint-config",
+    "options",
+    metavar="JSON",
+    callback=_options,
+    help="Of a multi-user endpoint: the options that its template knows.",
+)
+def run(endpoint: str, command: tuple[str, ...], walltime: float | None, options: dict[str, Any] | None) -> None:
     """Run a shell command on an endpoint, and print what it prints. Good to try an endpoint out.
 
     The exit status is the command's. What a shell would interpret goes into quotes. The last 1000 lines
@@ -434,6 +458,7 @@ def run(endpoint: str, command: tuple[str, ...], walltime: float | None) -> None
     Examples:
       farcall run my-first-endpoint hostname
       farcall run my-first-endpoint 'nvidia-smi | head -15'
+      farcall run 54460200-b652-4f43-a918-02882fa6114a --user-endpoint-config '{"WORKERS": 5}' hostname
     """
     from farcall.sdk import Client, Executor, ShellFunction
 
@@ -442,7 +467,8 @@ def run(endpoint: str, command: tuple[str, ...], walltime: float | None) -> None
         is_online = _status(client, endpoint_id) == "online"
         # As an argument of the template rather than the template: braces in it are the shell's.
         shell = ShellFunction("{command}", walltime=walltime)
-        with Executor(endpoint_id, Client(api=client, do_version_check=False)) as executor:
+        sdk = Client(api=client, do_version_check=False)
+        with Executor(endpoint_id, sdk, user_endpoint_config=options) as executor:
             future = executor.submit(shell, command=" ".join(command))
             try:
                 task_id = future.wait_accepted()

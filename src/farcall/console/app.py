@@ -93,14 +93,22 @@ class Console:
             await (await self._login.pages[path](Request(scope, receive)))(scope, receive, send)
         elif path == "/":
             await RedirectResponse("/compute", 303)(scope, receive, send)
+        elif path.rstrip("/") == "/console":
+            await RedirectResponse("/console/compute", 303)(scope, receive, send)
         elif path.startswith("/console/static/"):
             await _static(path)(scope, receive, send)
         else:
             await self._page(scope, receive, send)
 
+    async def leave(self) -> None:
+        """The service is about to stop: end every login, so that nothing of any page asks it any more. Their tokens
+        stay what they are: short-lived, and forgotten.
+        """
+        await self.sessions.end_all()
+
     async def close(self) -> None:
-        """End every login, and the pages that are open. Their tokens stay what they are: short-lived, and forgotten."""
-        self.sessions.end_all()
+        """End every login, and the pages that are open."""
+        await self.leave()
         if self._gui is not None:
             await self._gui.stop()
 

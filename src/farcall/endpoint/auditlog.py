@@ -4,8 +4,8 @@ What happens to tasks is `agent.core`'s to say; here is the file. Each line stan
 
     2026-11-23T02:31:07.123456+01:00 uid=1001 pid=4711 uep=<endpoint> fid=<function> tid=<task> bid= jid= EXEC_START
 
-Source: feature table, many-user manager, audit log. `bid` and `jid` (block and batch job) are empty: which of them a
-task came to is known only to the engine.
+Source: feature table, many-user manager, audit log. `bid` and `jid` (block and batch job) are known only to the worker,
+which says them with its result: so they stand in the line of the end, and are empty in those before it.
 """
 
 from __future__ import annotations
@@ -48,11 +48,18 @@ class AuditState(str, Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditEntry:
-    """One line to be. Ids may be empty where a message did not say them."""
+    """One line to be. Ids may be empty where a message did not say them; `block`, `job`: where it ran, if it did."""
 
     task_id: str
     function_id: str
     state: AuditState
+    block: str = ""
+    job: str = ""
+
+    @property
+    def text(self) -> str:
+        """The line without what it says of the process."""
+        return f"fid={self.function_id} tid={self.task_id} bid={self.block} jid={self.job} {self.state.value}"
 
 
 class AuditLogUnwritable(FarcallError):
@@ -114,9 +121,7 @@ class AuditLog:
         """
         now = _now()
         begin = f"{now} {self._who} uep={self._endpoint_id}"
-        lines = [
-            f"{begin} fid={each.function_id} tid={each.task_id} bid= jid= {each.state.value}\n" for each in entries
-        ]
+        lines = [f"{begin} {each.text}\n" for each in entries]
         if lines:
             self._write("".join(lines))
 

@@ -85,8 +85,7 @@ class _AuditLines:
 
     def write(self, entries: Iterable[AuditEntry]) -> None:
         for each in entries:
-            text = f"fid={each.function_id} tid={each.task_id} bid= jid= {each.state.value}"
-            if not self._line.send(AuditLine(text=text)):
+            if not self._line.send(AuditLine(text=each.text)):
                 raise AuditLogUnwritable(_LINE, "it has ended")
 
 

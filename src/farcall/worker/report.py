@@ -1,7 +1,7 @@
 """The result message of a task: what is said about the worker, and how a failure is told.
 
 Source: wire protocol, result contents. Additions of ours in `details`: `farcall_version`, `hostname`, `pid`,
-`block`, and for failures `exception` (see `farcall.serialize.exceptions`).
+`block`, `job` (of the batch system), and for failures `exception` (see `farcall.serialize.exceptions`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ COMPATIBLE_SDK_VERSION = "4.19.0"
 """The release of the other ecosystem whose formats we write; its SDK compares it with its own and warns."""
 
 TRACEBACK_LIMIT_CHARS = 64 * 1024
+
+_JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "COBALT_JOBID", "JOB_ID")
+"""Where batch systems tell a job's processes its id; the last is Grid Engine's."""
 
 _MESSAGE_LIMIT_CHARS = 500
 _OWN_FILES = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -199,4 +202,5 @@ def _describe(pid: int) -> dict[str, Any]:
         "hostname": system.nodename,
         "pid": pid,
         "block": os.environ.get("PARSL_WORKER_BLOCK_ID"),
+        "job": next((os.environ[name] for name in _JOB_VARIABLES if os.environ.get(name)), None),
     }

@@ -19,6 +19,7 @@ from typing import Any, Final
 from farcall.endpoint.agent import texts
 from farcall.endpoint.agent.backlog import Backlog
 from farcall.endpoint.agent.changes import Changes
+from farcall.endpoint.agent.details import place_of, with_attempts
 from farcall.endpoint.agent.events import (
     Actions,
     AgentPolicy,
@@ -244,9 +245,12 @@ class AgentCore:
         self._audit(record, AuditState.RECEIVED)
         return record
 
-    def _audit(self, record: TaskRecord, state: AuditState) -> None:
+    def _audit(self, record: TaskRecord, state: AuditState, packed: bytes = b"") -> None:
         if self._policy.is_audited:
-            entry = AuditEntry(task_id=record.task_id, function_id=record.function_id, state=state)
+            place = place_of(packed)
+            entry = AuditEntry(
+                task_id=record.task_id, function_id=record.function_id, state=state, block=place.block, job=place.job
+            )
             self._actions.audit.append(entry)
 
     def _on_unreadable(self, item: Unreadable) -> None:
@@ -403,13 +407,14 @@ class AgentCore:
         self._finish(record, packed)
 
     def _finish(self, record: TaskRecord, packed: bytes) -> None:
+        packed = with_attempts(packed, record.attempts)
         record.phase = Phase.FINISHED
         record.body_bytes = 0
         record.headers, record.body = "", b""
         record.result_bytes = len(packed)
         self._changes.store_result(record, packed)
         self._outbox.add(record.task_id, record.seq, len(packed), packed)
-        self._audit(record, AuditState.EXEC_END)
+        self._audit(record, AuditState.EXEC_END, packed)
         self._pacer.ended(record.task_id)
         self._pacer.moved()
 

@@ -104,7 +104,7 @@ def _how_to_retry(retries: int) -> str:
     return (
         "It is not run again on its own, because a function that has begun may have had effects. If yours may run "
         "twice, submit it again, or set `max_retries_on_system_failure: 1` in the `engine` section of the "
-        "endpoint's config.yaml."
+        "endpoint's config.yaml (of a multi-user endpoint: its administrator can, in the template)."
     )
 
 

@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import psutil
-
 __all__ = ["machine_status", "usable_cores"]
 
 _GIB = 1 << 30
@@ -28,6 +26,17 @@ def machine_status() -> Mapping[str, Any]:
         "managers": 1,
         "active_managers": 1,
         "total_cores": os.cpu_count() or 1,
-        "total_mem": round(psutil.virtual_memory().available / _GIB, 1),
+        "total_mem": round(_available_bytes() / _GIB, 1),
         "total_core_hrs": 0,
     }
+
+
+def _available_bytes() -> int:
+    """Memory that could be had without swapping. Source: proc_meminfo(5), MemAvailable."""
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):  # not Linux: a library that takes a tenth of the agent's start to load
+        import psutil
+
+        return int(psutil.virtual_memory().available)

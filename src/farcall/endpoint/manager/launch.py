@@ -47,15 +47,16 @@ STATUSES: Final = {
 _USUAL_GRACE_S: Final = 10.0
 _ADMINISTRATORS: Final = "Its log tells the endpoint's administrators more."
 
-# As `python -m`, but the home directory, where it runs, is no import path.
+# As `python -m`, but the home directory, where it runs, is no import path. What `farcall-endpoint` does with the same
+# arguments, without loading its other commands.
 _AGENT_BOOT: Final = (
     "import sys\n"
     "if sys.path[:1] == ['']: del sys.path[0]\n"
     "where = sys.argv.pop(1)\n"
     "if where not in sys.path: sys.path.insert(0, where)\n"
     f"sys.argv[0] = {AGENT!r}\n"
-    "from farcall.cli.endpoint import main\n"
-    "sys.exit(main())"
+    "from farcall.cli.user_endpoint import start_user_endpoint\n"
+    f"start_user_endpoint.main(sys.argv[2:], prog_name={AGENT!r})"
 )
 
 

@@ -565,7 +565,7 @@ class ManagerRunner:
         known = self._core.user_endpoints.values()
         user = next((each for each in known if which in (each.id, each.request.name)), None)
         if user is None:
-            reply({"error": f"no user endpoint {which} runs here"})
+            reply({"error": f"No user endpoint {which} runs here. `farcall-endpoint status NAME` lists those that do."})
             return
         if user.is_launched:
             self._stop_replies.setdefault(user.id, []).append(reply)

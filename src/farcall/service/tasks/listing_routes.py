@@ -104,7 +104,9 @@ class Withheld(msgspec.Struct, kw_only=True):
 
 
 class TaskPage(ListedTaskDocument, kw_only=True):
-    """GET /v3/tasks/{id}. `attempts` is null where the endpoint does not tell."""
+    """GET /v3/tasks/{id}. `attempts`: how often its execution began, as the endpoint tells with the result; null until
+    then, for a task that the service ended, and where the endpoint does not tell.
+    """
 
     timeline: list[TimelineEntry]
     waiting_because: str | None

@@ -210,7 +210,7 @@ def read_tasks(conn: Connection, task_ids: Sequence[str], owner_ids: Collection[
             row.completed_at,
             row.data_chars or 0,
             row.endpoint_id,
-            (row.authentication_policy_id or "") if row.high_assurance else None,
+            (row.policy_id or "") if row.high_assurance else None,
         )
     return found
 
@@ -444,6 +444,7 @@ _GROUP_TASKS = (
 )
 _COUNT_OPEN = select(func.count()).select_from(tasks).where(tasks.c.endpoint_id == bindparam("endpoint"), task_is_open)
 _REF = select(*REF_COLUMNS).where(tasks.c.id == bindparam("id"))
+_managers = endpoints.alias("managers")  # whose policy is their user endpoints', too
 _TASKS = PreparedIn(
     lambda ids: (
         select(
@@ -456,10 +457,13 @@ _TASKS = PreparedIn(
             task_results.c.data_chars,
             tasks.c.endpoint_id,
             endpoints.c.high_assurance,
-            endpoints.c.authentication_policy_id,
+            func.coalesce(_managers.c.authentication_policy_id, endpoints.c.authentication_policy_id).label(
+                "policy_id"
+            ),
         )
         .join_from(tasks, task_results, task_results.c.task_seq == tasks.c.seq, isouter=True)
         .join(endpoints, endpoints.c.id == tasks.c.endpoint_id, isouter=True)
+        .join(_managers, _managers.c.id == endpoints.c.manager_id, isouter=True)
         .where(tasks.c.id.in_(ids))
     )
 )
