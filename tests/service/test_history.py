@@ -203,3 +203,20 @@ def test_a_range_that_makes_no_sense_is_refused_by_name(play: Play, query: str, 
 
     # A minute's rows of all that time are there, so that the step stays.
     play(story, history_minutes_s=30.0 * DAY)
+
+
+@pytest.mark.parametrize("query", ["until=0", "until=1000000000", "since=1000000000&until=1000003600"])
+def test_a_range_of_which_nothing_is_kept_is_refused_with_what_is_kept(play: Play, query: str) -> None:
+    async def story(site: Site) -> None:
+        ada = await site.person()
+        endpoint_id = await ada.endpoint()
+        site.clock.now = float(T0)
+        answer = await ada.ask("GET", f"/v3/endpoints/{endpoint_id}/history?{query}", status=422)
+        assert f"'until' must be after {T0 - 91 * DAY - HOUR_S}:" in answer["detail"]
+        assert "kept for 91 days" in answer["detail"]
+        assert "'since'" not in answer["detail"]
+        # What is partly kept is answered with what is.
+        found = await ada.ask("GET", f"/v3/endpoints/{endpoint_id}/history?since=1000000000&until={T0 - 90 * DAY}")
+        assert (found["since"], found["until"]) == (T0 - 91 * DAY - HOUR_S, T0 - 90 * DAY)
+
+    play(story, history_hours_s=91.0 * DAY)

@@ -129,22 +129,29 @@ def _range(request: Request) -> tuple[int, int, int]:
     """Where the first step begins, where the last one ends (now, if that is earlier), and the step.
 
     Raises:
-        InvalidRequest: these are no times, or there are too many steps between them.
+        InvalidRequest: these are no times, nothing is kept of them any more, or there are too many steps between them.
     """
-    service = service_of(request)
-    now = service.clock()
-    until = min(queries.time(request.query_params, "until") or now, now)
+    settings, now = service_of(request).settings, service_of(request).clock()
+    asked = queries.time(request.query_params, "until")
+    until = now if asked is None else min(asked, now)
     since = queries.time(request.query_params, "since")
-    since = until - HOUR_S if since is None else max(since, now - service.settings.history_hours_s - HOUR_S)
+    since = until - HOUR_S if since is None else since
     if since >= until:
         raise InvalidRequest("query parameter 'since' must be before 'until' and in the past, in Unix seconds.")
+    kept_since = now - settings.history_hours_s - HOUR_S
+    if until <= kept_since:
+        raise InvalidRequest(
+            f"query parameter 'until' must be after {int(kept_since)}: what went on at endpoints is kept for "
+            f"{settings.history_hours_s / (24 * HOUR_S):g} days."
+        )
+    since = max(since, kept_since)
     fitting = (step for step in _STEPS if (until - since) / step <= _POINTS)
     step_s = queries.whole(
         request.query_params, "step_s", default=next(fitting, _STEPS[-1]), least=MINUTE_S, most=24 * HOUR_S
     )
     if step_s % MINUTE_S:
         raise InvalidRequest(f"query parameter 'step_s' must be a multiple of {MINUTE_S}, not {step_s}.")
-    if since < now - service.settings.history_minutes_s:
+    if since < now - settings.history_minutes_s:
         step_s = -(-step_s // HOUR_S) * HOUR_S  # that long ago only hours are known
     if (until - since) / step_s > _POINTS_LIMIT:
         raise InvalidRequest(
