@@ -6,14 +6,21 @@ import json
 import os
 import pwd
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from farcall.cli.endpoint import main
+from farcall.client.rest import ApiClient
 from farcall.endpoint.config import parse_config
+from farcall.endpoint.directory import EndpointDirectory
 from farcall.endpoint.manager import accounts
-from farcall.endpoint.manager.config import is_manager
+from farcall.endpoint.manager.commands import StartRequest
+from farcall.endpoint.manager.config import is_manager, load_manager_config, read_blueprint
+from farcall.endpoint.manager.events import Person
+from farcall.endpoint.manager.process import ManagerRun
 from farcall.endpoint.pidfile import PidFile
 
 ANYBODY = next(each.pw_name for each in pwd.getpwall() if each.pw_uid not in (0, os.geteuid()) and each.pw_gid != 0)
@@ -51,18 +58,86 @@ def template(tmp_path: Path) -> Path:
 
 def test_a_manager_s_template_is_rendered_as_its_user_endpoints_would_get_it(base: Path) -> None:
     invoke(base, "configure", "cluster", "--multi-user")
-    template = base / "cluster" / "user_config_template.yaml.j2"
+    directory = base / "cluster"
+    config = (directory / "config.yaml").read_text().splitlines()
+    config = [line for line in config if not line.startswith(("public:", "multi_user:", "description:"))]
+    (directory / "config.yaml").write_text("\n".join([*config, "multi_user: 'yes'", "description:", ""]))
+    template = directory / "user_config_template.yaml.j2"
     template.write_text(
         "engine: {type: ThreadPoolEngine, max_workers: {{ N }}}\n"
-        "display_name: {{ _GC.parent_config.public }} {{ mapped_identity.local.uname }} "
-        "{{ user_runtime.python.version }} {{ _GC.env.SITE }}\n"
+        "display_name: {{ _GC.parent_config.public }} {{ _GC.parent_config.multi_user }} "
+        "{{ _GC.parent_config.heartbeat_period }} {{ _GC.parent_config.description|default(7) }} "
+        "{{ mapped_identity.local.uname }} {{ user_runtime.python.version }} "
+        "{{ _GC.env.SITE }} {{ _GC.env.FLAG }} {{ _GC.env.EMPTY|length }} {{ _GC.env.GC_USER_PYTHON_VERSION }} "
+        "{{ _GC.env.HOME }}\n"
     )
-    (base / "cluster" / "user_environment.yaml").write_text("SITE: here\n")
+    (directory / "user_environment.yaml").write_text("SITE: here\nFLAG: true\nEMPTY:\nHOME: /nowhere\n")
     runtime = '{"python": {"version": "3.9.1"}}'
-    result = invoke(base, "render-user-config", "-e", "cluster", "-o", '{"N": 3}', "--user-runtime", runtime)
+    given = ("render-user-config", "-e", "cluster", "-o", '{"N": 3}', "--user-runtime", runtime)
+    result = invoke(base, *given)
     assert result.exit_code == 0, result.output
-    user = pwd.getpwuid(os.geteuid()).pw_name
-    assert parse_config(result.stdout).config.display_name in (f'true {user} "3.9.1" here', f'null {user} "3.9.1" here')
+    user = pwd.getpwuid(os.geteuid())
+    home = user.pw_dir if os.geteuid() == 0 else os.environ["HOME"]
+    end = f'{user.pw_name} "3.9.1" here true 0 3.9.1 {home}'
+    assert parse_config(result.stdout).config.display_name == f"false true 30.0 7 {end}"
+    # Another config.yaml is taken as a manager takes its own.
+    result = invoke(base, *given, "--parent-config", '{"public": true, "description": "9"}')
+    assert parse_config(result.stdout).config.display_name == f"true false 30.0 9 {end}"
+    assert "did you mean 'public'" in invoke(base, *given, "--parent-config", '{"publik": true}').stderr
+
+
+def test_the_preview_renders_what_a_manager_would_order(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    invoke(base, "configure", "cluster", "--multi-user")
+    directory = EndpointDirectory(base / "cluster")
+    (directory.path / "user_environment.yaml").write_text("FLAG: false\nNUMBER: 1.50\nEMPTY:\n")
+    (directory.path / "user_config_schema.json").write_text(" ")
+    loaded = load_manager_config(directory.path)
+    run = ManagerRun(directory, ApiClient("http://service.test", "token"), announcer=SimpleNamespace())  # type: ignore[arg-type]
+    site = run._site(loaded, SimpleNamespace(resolve=None), None)  # type: ignore[arg-type]
+    request = StartRequest(
+        name="uep.x",
+        user_endpoint_id="",
+        queues={},
+        options={},
+        runtime={"python": {"version": "3.9.1"}},
+        identity_id="",
+        username="",
+        identity_set=(),
+        sent_unix_s=0.0,
+    )
+    person = Person(key="", local_user=None, account="", uid=0, mapped_identity={"local": {"uname": "ann"}})
+    order = site.order(request, person, read_blueprint(loaded))
+    seen: dict[str, Any] = {}
+
+    def render(template: str, **values: Any) -> str:
+        seen.update(values, template=template)
+        return "engine: {type: ThreadPoolEngine}\n"
+
+    monkeypatch.setattr("farcall.endpoint.templates.render", render)
+    told = ("--user-runtime", json.dumps(order.user_runtime), "--mapped-identity", json.dumps(order.mapped_identity))
+    assert invoke(base, "render-user-config", "-e", "cluster", *told).exit_code == 0
+    for name in ("template", "schema", "parent_config", "user_runtime", "mapped_identity"):
+        assert seen[name] == getattr(order, name), name
+    assert str(seen["template_dir"]) == order.template_dir
+    assert order.environment.items() <= seen["environment"].items()
+    assert order.environment == {"FLAG": "false", "NUMBER": "1.5", "EMPTY": ""}
+
+
+def test_what_no_manager_would_start_with_is_not_rendered(base: Path) -> None:
+    invoke(base, "configure", "cluster", "--multi-user")
+    directory = base / "cluster"
+    environment, config = directory / "user_environment.yaml", directory / "config.yaml"
+    for path, text, said in (
+        (environment, "A=B: x\n", "'A=B' is no environment variable"),
+        (directory / "user_config_schema.json", "{", "it is not JSON"),
+        (config, config.read_text() + "idle_heartbeats_soft: 3\n", "move it into the template"),
+    ):
+        before = path.read_text()
+        path.write_text(text)
+        result = invoke(base, "render-user-config", "-e", "cluster")
+        assert (result.exit_code, result.stdout) == (78, "")
+        assert said in result.stderr
+        path.write_text(before)
 
 
 def test_files_and_standard_input_are_read(base: Path, template: Path, tmp_path: Path) -> None:

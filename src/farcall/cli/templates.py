@@ -10,14 +10,17 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from farcall.cli.site import EX_CONFIG, EX_DATAERR, EX_UNAVAILABLE, Common, configured, fail, name_argument, note
-from farcall.endpoint.directory import EndpointDirectory
 from farcall.endpoint.pidfile import running_process
 from farcall.wire.shown import shown
+
+if TYPE_CHECKING:
+    from farcall.endpoint.manager.config import ManagerConfig
+    from farcall.endpoint.manager.line import Order
 
 __all__ = ["migrate_to_template_capable", "render_user_config", "validate_mapping"]
 
@@ -39,11 +42,15 @@ class _Once:
         self._taken_by = option
         return sys.stdin.read()
 
+    def literal(self, named: str, option: str) -> str:
+        """As it stands there, if that is JSON, or in the file."""
+        return named if named.lstrip()[:1] in ("{", "[") else self.text(named, option)
+
     def values(self, named: str, option: str) -> Any:
         """JSON, or YAML, as it stands there or in the file. Only JSON keeps what is meant: `no`, `1:30`."""
         import yaml
 
-        text = named if named.lstrip()[:1] in ("{", "[") else self.text(named, option)
+        text = self.literal(named, option)
         try:
             return json.loads(text)
         except ValueError as exc:
@@ -69,7 +76,7 @@ class _Once:
 @click.option("-t", "--template", metavar="FILE", help="The template, in place of the manager's.")
 @click.option("-o", "--user-options", metavar="FILE", help="The user_endpoint_config: a file, or JSON itself.")
 @click.option("-s", "--user-schema", metavar="FILE", help="The schema, in place of the manager's.")
-@click.option("--parent-config", metavar="FILE", help="In place of the manager's config.yaml.")
+@click.option("--parent-config", metavar="FILE", help="What the template sees in place of config.yaml.")
 @click.option("--user-runtime", metavar="FILE", help="What the user's SDK says of its Python. [default: of this one]")
 @click.option("--mapped-identity", metavar="FILE", help="The local user and identity. [default: you]")
 @click.pass_obj
@@ -87,33 +94,32 @@ def render_user_config(common: Common, /, endpoint: str | None, template: str | 
     Exit status: 0 usable; 65 the options do not fit; 78 the template, or what it makes.
     """
     from farcall.endpoint.configfile import ConfigInvalid
+    from farcall.endpoint.manager.config import BlueprintUnreadable
+    from farcall.endpoint.manager.environment import EnvironmentRefused
     from farcall.endpoint.manager.line import Begin
     from farcall.endpoint.templates import TemplateRefused, render
     from farcall.endpoint.userconfig import parse_user_config
-    from farcall.sdk.runtime import user_runtime
 
-    once = _Once()
-    files = _Files(common, endpoint, is_needed=template is None)
-    text = once.text(template, "--template") if template is not None else files.template()
-    named_schema = named["user_schema"]
-    schema = once.values(named_schema, "--user-schema") if named_schema is not None else files.schema()
-    is_file = template is not None and template != "-"
     try:
+        order, config = _order(common, endpoint, template, named)
         made = render(
-            text,
-            options=once.mapping(named["user_options"], "--user-options") or {},
-            schema=schema,
-            template_dir=Path(template).absolute().parent if is_file and template is not None else files.template_dir(),
-            parent_config=_or(once.mapping(named["parent_config"], "--parent-config"), files.parent_config),
-            user_runtime=_or(once.mapping(named["user_runtime"], "--user-runtime"), user_runtime),
-            mapped_identity=_or(once.mapping(named["mapped_identity"], "--mapped-identity"), _yourself),
-            environment=files.environment(),
+            order.template,
+            options=order.user_options,
+            schema=order.schema,
+            template_dir=None if order.template_dir is None else Path(order.template_dir),
+            parent_config=order.parent_config,
+            user_runtime=order.user_runtime,
+            mapped_identity=order.mapped_identity,
+            environment=_environment(order),
         )
     except TemplateRefused as exc:
         fail(exc, exc.status)
+    except (ConfigInvalid, BlueprintUnreadable, EnvironmentRefused) as exc:
+        fail(exc, EX_CONFIG)
     click.echo(made, nl=not made.endswith("\n"))
+    allowed, is_encrypted = tuple(config.allowed_functions), config.high_assurance
+    begin = Begin(user_endpoint_id="", queues={}, allowed_functions=allowed, is_encrypted=is_encrypted)
     try:
-        begin = Begin(user_endpoint_id="", queues={}, is_encrypted=files.parent_config().get("high_assurance") is True)
         loaded = parse_user_config(made, begin)
     except ConfigInvalid as exc:
         fail(exc, EX_CONFIG)
@@ -121,89 +127,81 @@ def render_user_config(common: Common, /, endpoint: str | None, template: str | 
         note(each)
 
 
-def _or(given: dict[str, Any] | None, otherwise: Any) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = otherwise() if given is None else given
-    return found
+def _order(
+    common: Common, endpoint: str | None, template: str | None, named: Mapping[str, str | None]
+) -> tuple[Order, ManagerConfig]:
+    """What a manager would have its launcher render, with what options name in place of the manager's own.
+
+    Raises:
+        ConfigInvalid, BlueprintUnreadable: as where a manager reads its files.
+    """
+    from farcall.endpoint.configfile import read_document
+    from farcall.endpoint.manager import config as files
+    from farcall.endpoint.manager.line import Order
+    from farcall.endpoint.manager.resolve import mapped_identity_of, own_account
+    from farcall.sdk.runtime import user_runtime
+
+    once = _Once()
+    loaded = None
+    if endpoint is not None or template is None:
+        loaded = files.load_manager_config(configured(common, endpoint or "default").path)
+    config = files.ManagerConfig() if loaded is None else loaded.config
+    template_dir = None if loaded is None else loaded.template_path.parent
+    if template is not None:
+        text = once.text(template, "--template")
+        template_dir = template_dir if template == "-" else Path(template).expanduser().absolute().parent
+    else:
+        text = "" if loaded is None else files.read_template(loaded)
+    schema_file, parent_file = named["user_schema"], named["parent_config"]
+    if schema_file is not None:
+        schema = once.values(schema_file, "--user-schema")
+    else:
+        schema = None if loaded is None else files.read_schema(loaded)
+    parent = config
+    if parent_file is not None:
+        parent = files.read_manager_keys(read_document(once.literal(parent_file, "--parent-config"), parent_file))
+        config = parent if loaded is None else config
+    runtime = once.mapping(named["user_runtime"], "--user-runtime")
+    identity = once.mapping(named["mapped_identity"], "--mapped-identity")
+    order = Order(
+        name="",
+        user_endpoint_id="",
+        manager_name=endpoint or "default",
+        local_user=None,
+        template=text,
+        template_dir=None if template_dir is None else str(template_dir),
+        schema=schema,
+        environment={} if loaded is None else files.read_environment(loaded),
+        user_options=once.mapping(named["user_options"], "--user-options") or {},
+        user_runtime=user_runtime() if runtime is None else runtime,
+        parent_config=parent.for_templates,
+        mapped_identity=mapped_identity_of(own_account(), _NOBODY) if identity is None else identity,
+    )
+    return order, config
 
 
-class _Files:
-    """Those of a manager, or of none if a template is given without one."""
-
-    def __init__(self, common: Common, name: str | None, *, is_needed: bool) -> None:
-        self._directory: EndpointDirectory | None = None
-        if name is not None or is_needed:
-            self._directory = configured(common, name or "default")
-
-    def parent_config(self) -> dict[str, Any]:
-        import yaml
-
-        if self._directory is None:
-            return {}
-        try:
-            found = yaml.safe_load(self._directory.config_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as exc:
-            fail(f"{self._directory.config_path} cannot be read: {exc}", EX_CONFIG)
-        return found if isinstance(found, dict) else {}
-
-    def allows_system_accounts(self) -> bool:
-        return str(self.parent_config().get("allow_system_accounts")).lower() in ("true", "yes", "on")
-
-    def _path(self, key: str, usual: str) -> Path | None:
-        if self._directory is None:
-            return None
-        named = self.parent_config().get(key)
-        return self._directory.path / (Path(str(named)).expanduser() if named is not None else usual)
-
-    def template_dir(self) -> Path | None:
-        path = self._path("user_config_template_path", "user_config_template.yaml.j2")
-        return None if path is None else path.parent
-
-    def template(self) -> str:
-        path = self._path("user_config_template_path", "user_config_template.yaml.j2")
-        try:
-            return "" if path is None else path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as exc:
-            fail(f"{path} cannot be read: {exc}", EX_CONFIG)
-
-    def schema(self) -> Any:
-        path = self._path("user_config_schema_path", "user_config_schema.json")
-        if path is None or not path.exists():
-            return None
-        try:
-            text = path.read_text(encoding="utf-8")
-            return json.loads(text) if text.strip() else None
-        except (OSError, ValueError) as exc:
-            fail(f"{path} cannot be read: {exc}", EX_CONFIG)
-
-    def environment(self) -> dict[str, str]:
-        import yaml
-
-        path = None if self._directory is None else self._directory.path / "user_environment.yaml"
-        if path is None or not path.exists():
-            return {}
-        try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, ValueError, yaml.YAMLError) as exc:
-            fail(f"{path} cannot be read: {exc}", EX_CONFIG)
-        return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+_NOBODY: Final = "00000000-0000-0000-0000-000000000000"
 
 
-def _yourself() -> dict[str, Any]:
-    import pwd
+def _environment(order: Order) -> dict[str, str]:
+    """As of the user endpoint's process: of root made from nothing, of others with their own."""
+    from farcall.endpoint.manager.accounts import LocalAccount
+    from farcall.endpoint.manager.environment import user_environment
 
-    entry = pwd.getpwuid(os.geteuid())
-    return {
-        "local": {
-            "uname": entry.pw_name,
-            "uid": entry.pw_uid,
-            "gid": entry.pw_gid,
-            "groups": sorted(os.getgrouplist(entry.pw_name, entry.pw_gid)),
-            "gecos": entry.pw_gecos,
-            "shell": entry.pw_shell,
-            "dir": entry.pw_dir,
-        },
-        "globus": {"id": "00000000-0000-0000-0000-000000000000"},
-    }
+    account = None
+    if os.geteuid() == 0:
+        local = order.mapped_identity.get("local")
+        told = local if isinstance(local, dict) else {}
+        account = LocalAccount(
+            name=str(told.get("uname", "")),
+            uid=-1,
+            gid=-1,
+            groups=(),
+            home=str(told.get("dir", "")),
+            shell=str(told.get("shell", "")),
+            gecos="",
+        )
+    return user_environment(order, account, mark="", inherited=os.environ, of_session={})
 
 
 # Identity mapping --------------------------------------------------------------------------------------------------
@@ -240,14 +238,16 @@ def validate_mapping(
     """
     from farcall.endpoint.manager.mapping import IdentityMap, MappingInvalid, Unmapped
 
-    path = Path(mapping).expanduser() if mapping is not None else _mapping_path(common, endpoint)
+    keys = None
+    if endpoint is not None or mapping is None:
+        keys = _keys_of_manager(common, endpoint)
+    path = Path(mapping).expanduser() if mapping is not None else _mapping_path(common, endpoint, keys)
     people = [*_people(identities), *(_people_of(_Once().values(file, "--identities")) if file is not None else ())]
     try:
         rules = IdentityMap.load(path)
     except MappingInvalid as exc:
         fail(exc, 2)
-    allows_system = endpoint is not None or mapping is None
-    allows_system = allows_system and _Files(common, endpoint, is_needed=True).allows_system_accounts()
+    allows_system = keys is not None and keys.allow_system_accounts
     if not people:
         click.echo(f"{path} can be used.")
     is_everybody_fine = True
@@ -290,10 +290,19 @@ def _fault_of(local_user: str, *, allows_system: bool) -> str | None:
     return None
 
 
-def _mapping_path(common: Common, name: str | None) -> Path:
-    files = _Files(common, name, is_needed=True)
-    named = files.parent_config().get("identity_mapping_config_path")
-    if not isinstance(named, str):
+def _keys_of_manager(common: Common, name: str | None) -> ManagerConfig:
+    from farcall.endpoint.configfile import ConfigInvalid, read_config_file
+    from farcall.endpoint.manager.config import read_manager_keys
+
+    try:
+        return read_manager_keys(read_config_file(configured(common, name or "default").path))
+    except ConfigInvalid as exc:
+        fail(exc, 2)
+
+
+def _mapping_path(common: Common, name: str | None, keys: ManagerConfig | None) -> Path:
+    named = None if keys is None else keys.identity_mapping_config_path
+    if named is None:
         fail("Its config.yaml names no identity_mapping_config_path; give a mapping with --mapping FILE.", 2)
     return common.directory(name or "default").path / Path(named).expanduser()
 

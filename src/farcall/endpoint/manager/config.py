@@ -40,6 +40,10 @@ __all__ = [
     "is_manager",
     "load_manager_config",
     "read_blueprint",
+    "read_environment",
+    "read_manager_keys",
+    "read_schema",
+    "read_template",
 ]
 
 SCHEMA_NAME: Final = "user_config_schema.json"
@@ -125,6 +129,14 @@ class ManagerConfig(CommonKeys):
         """Whom to ask in PAM; None: nobody."""
         return self.pam.service_name if self.pam is not None and self.pam.enable else None
 
+    @property
+    def for_templates(self) -> dict[str, Any]:
+        """What templates know as `parent_config`: the keys in effect, as JSON values.
+
+        Keys that are not given have their defaults; those without a default are absent, so that `|default(…)` works.
+        """
+        return self.model_dump(mode="json", exclude_none=True)
+
 
 def _misplaced_text(key: str) -> str:
     if key == "engine":
@@ -206,11 +218,7 @@ def load_manager_config(directory: Path, *, is_privileged: bool | None = None) -
         ConfigInvalid: it is missing, cannot be read, or is wrong; or there is no template.
     """
     document = read_config_file(directory)
-    raw = {
-        **document.raw,
-        **({"multi_user": _switch(document.raw["multi_user"])} if "multi_user" in document.raw else {}),
-    }
-    config = document.checked(ManagerConfig, raw)
+    config = read_manager_keys(document)
     is_privileged = os.geteuid() == 0 if is_privileged is None else is_privileged
     template_path = _beside(directory, config.user_config_template_path, TEMPLATE_NAME)
     _check_files(document, config, template_path, is_privileged=is_privileged)
@@ -225,6 +233,14 @@ def load_manager_config(directory: Path, *, is_privileged: bool | None = None) -
         environment_path=directory / ENVIRONMENT_NAME,
         mapping_path=None if mapping is None else _beside(directory, mapping, ""),
     )
+
+
+def read_manager_keys(document: Document) -> ManagerConfig:
+    """The keys alone, whatever files they name. Raises ConfigInvalid."""
+    raw = dict(document.raw)
+    if "multi_user" in raw:
+        raw["multi_user"] = _switch(raw["multi_user"])
+    return document.checked(ManagerConfig, raw)
 
 
 def _check_files(document: Document, config: ManagerConfig, template_path: Path, *, is_privileged: bool) -> None:
@@ -266,15 +282,18 @@ def read_blueprint(loaded: LoadedManager) -> Blueprint:
     Raises:
         BlueprintUnreadable: see there.
     """
-    return Blueprint(
-        template=_text(loaded.template_path),
-        schema=_schema(loaded.schema_path, must_exist=loaded.config.user_config_schema_path is not None),
-        environment=_environment(loaded.environment_path),
-    )
+    return Blueprint(template=read_template(loaded), schema=read_schema(loaded), environment=read_environment(loaded))
 
 
-def _schema(path: Path, *, must_exist: bool) -> Any:
-    if not must_exist and not path.exists():
+def read_template(loaded: LoadedManager) -> str:
+    """Raises BlueprintUnreadable."""
+    return _text(loaded.template_path)
+
+
+def read_schema(loaded: LoadedManager) -> Any:
+    """None: there is none; only one that `config.yaml` names must exist. Raises BlueprintUnreadable."""
+    path = loaded.schema_path
+    if loaded.config.user_config_schema_path is None and not path.exists():
         return None
     text = _text(path)
     try:
@@ -283,7 +302,13 @@ def _schema(path: Path, *, must_exist: bool) -> Any:
         raise BlueprintUnreadable(str(path), f"it is not JSON ({exc})") from exc
 
 
-def _environment(path: Path) -> Mapping[str, str]:
+def read_environment(loaded: LoadedManager) -> Mapping[str, str]:
+    """Variables as texts, `true` and `false` in small letters; none if there is no such file.
+
+    Raises:
+        BlueprintUnreadable: see there.
+    """
+    path = loaded.environment_path
     if not path.exists():
         return {}
     try:

@@ -274,7 +274,7 @@ class ManagerRun:
     def _site(self, loaded: LoadedManager, resolver: Resolver, port: int | None) -> Site:
         pem = _authorities(self._client.trust)
         base = None if loaded.is_privileged else str(self._directory.path.parent)
-        parent_config = loaded.config.model_dump(mode="json")
+        parent_config = loaded.config.for_templates
 
         def order(request: StartRequest, person: Person, blueprint: Blueprint) -> Order:
             return Order(

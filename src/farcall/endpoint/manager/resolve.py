@@ -10,7 +10,6 @@ import logging
 import os
 import pwd
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 from farcall.endpoint.manager import texts
@@ -27,7 +26,7 @@ from farcall.endpoint.manager.events import Person
 from farcall.endpoint.manager.mapping import IdentityMap, Unmapped
 from farcall.wire.errors import FarcallError
 
-__all__ = ["NotResolved", "Resolver"]
+__all__ = ["NotResolved", "Resolver", "mapped_identity_of", "own_account"]
 
 _log = logging.getLogger(__name__)
 
@@ -95,21 +94,22 @@ class Resolver:
             local_user=account.name,
             account=account.name,
             uid=account.uid,
-            mapped_identity=_for_templates(account, found.identity.get("id") or request.identity_id),
+            mapped_identity=mapped_identity_of(account, found.identity.get("id") or request.identity_id),
         )
 
     def _own(self, request: StartRequest) -> Person:
-        account = _own_account()
+        account = own_account()
         return Person(
             key=request.identity_id,
             local_user=None,
             account=account.name,
             uid=account.uid,
-            mapped_identity=_for_templates(account, request.identity_id),
+            mapped_identity=mapped_identity_of(account, request.identity_id),
         )
 
 
-def _own_account() -> LocalAccount:
+def own_account() -> LocalAccount:
+    """Whom this process runs as, also if the machine does not know them."""
     uid = os.geteuid()
     try:
         return local_account(pwd.getpwuid(uid).pw_name)
@@ -121,7 +121,8 @@ def _own_account() -> LocalAccount:
         )
 
 
-def _for_templates(account: LocalAccount, identity_id: str) -> Mapping[str, Any]:
+def mapped_identity_of(account: LocalAccount, identity_id: str) -> dict[str, Any]:
+    """What templates know as `mapped_identity`."""
     return {
         "local": {
             "uname": account.name,
