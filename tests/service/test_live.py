@@ -163,6 +163,8 @@ def test_one_identity_waits_only_so_often_at_once(play: Play) -> None:
         async with hub.watch(endpoint_id, ada.identity):
             answer = await ada.ask("GET", f"/v3/endpoints/{endpoint_id}/live", status=429)
             assert answer["code"] == "RATE_LIMITED"
+            assert "those that do not wait count too" in answer["detail"]
+            await ada.ask("GET", f"/v3/endpoints/{endpoint_id}/live?wait_s=0", status=429)
             await live(bob, endpoint_id)
         await live(ada, endpoint_id)
 

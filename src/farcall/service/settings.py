@@ -41,7 +41,8 @@ class ServiceSettings:
             went away before it was sent.
         requests_per_s, request_burst: of one identity, in the long run and at once; 0 requests_per_s: no limit.
         max_queued_tasks_per_endpoint: tasks of one endpoint that have not ended; 0: no limit.
-        live_waiters_per_identity: requests of one identity that wait for news of an endpoint at the same time.
+        live_waiters_per_identity: requests of one identity for the live state of endpoints at the same time, those
+            that do not wait for news included.
         broker: URL of RabbitMQ with the service's account, password and all: never shown or logged; None means the
             broker in this process.
         broker_management: URL of RabbitMQ's management interface; None means port 15672 of the same host, with the same

@@ -213,8 +213,9 @@ class Live:
         """Look at an endpoint, waiting or not. Raises RateLimited if the caller has too many requests here already."""
         if self._waiters[caller.id] >= self._waiters_limit:
             raise RateLimited(
-                f"{caller.username} waits for news of endpoints {self._waiters_limit} times at once already "
-                "(live_waiters_per_identity). Let one request per endpoint wait, and close pages that nobody looks at.",
+                f"{caller.username} has {self._waiters_limit} requests for what endpoints do open already "
+                "(live_waiters_per_identity; those that do not wait count too). "
+                "Let one request per endpoint wait, and close pages that nobody looks at.",
                 {"retry_after_s": 5},
             )
         self._waiters[caller.id] += 1
