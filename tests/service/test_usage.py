@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import uuid
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from farcall.wire.messages import Result, TaskTransition, pack_message
 from farcall.wire.states import TaskState
 
 DAY = 86400.0
+ADA = "ada@localhost"
 
 
 async def ran(site: Site, caller: Caller, endpoint_id: str, function_id: str, count: int = 1, **told: Any) -> None:
@@ -38,6 +40,10 @@ def _queue_of(conn: Connection, task_id: str) -> str:
 
 def _reported(conn: Connection, endpoint_id: str, report: str) -> None:
     conn.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(last_report_json=report))
+
+
+def _owned_by(conn: Connection, before: str, owner_id: str) -> None:
+    conn.execute(update(usage).where(usage.c.owner_id == before).values(owner_id=owner_id))
 
 
 def _rows(conn: Connection) -> int:
@@ -95,6 +101,21 @@ def test_what_ended_is_counted_per_day_and_outlives_its_tasks(play: Play, store_
         assert await site.service.db.read(_rows) == 0
 
     play(story, store=store_url, task_lifetime_s=15 * DAY)
+
+
+def test_people_whom_nobody_knows_any_more_stay_apart_by_their_ids(play: Play, store_url: str) -> None:
+    async def story(site: Site) -> None:
+        ada, boss = await site.person(), await site.person("boss@localhost", is_admin=True)
+        endpoint_id, function_id = await ada.endpoint(), await ada.function(public=True)
+        gone = [str(uuid.UUID(int=number)) for number in (1, 2)]
+        for unknown in gone:
+            await ran(site, ada, endpoint_id, function_id)
+            await site.service.db.write(_owned_by, ada.identity.id, unknown)
+        await ran(site, ada, endpoint_id, function_id)
+        rows = (await boss.ask("GET", "/v3/usage?scope=all&by=user"))["rows"]
+        assert sorted((row["username"], row["tasks"]) for row in rows) == [*((each, 1) for each in gone), (ADA, 1)]
+
+    play(story, store=store_url)
 
 
 def test_accounts_are_as_endpoints_report_and_a_spreadsheet_gets_no_formula(play: Play, store_url: str) -> None:

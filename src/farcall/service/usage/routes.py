@@ -27,10 +27,13 @@ router: Final = APIRouter()
 
 
 class UsageEntry(msgspec.Struct, kw_only=True):
-    """A line. Members of what was not asked by are absent; a name that nobody knows any more is null."""
+    """A line. Members of what was not asked by are absent; a name that nobody knows any more is null.
+
+    In place of a `username` that nobody knows any more stands the identity's id.
+    """
 
     day: str | UnsetType = UNSET
-    username: str | UnsetType | None = UNSET
+    username: str | UnsetType = UNSET
     account: str | UnsetType | None = UNSET
     endpoint_id: str | UnsetType | None = UNSET
     endpoint_name: str | UnsetType | None = UNSET

@@ -24,7 +24,10 @@ _GROUPS_LIMIT: Final = 20_000
 
 @dataclass(slots=True)
 class UsageRow:
-    """One line; what it was not asked by is None, and so is what nobody knows any more."""
+    """One line; what it was not asked by is None, and so is what nobody knows any more.
+
+    In place of a `username` that nobody knows any more stands the identity's id, so that people stay apart.
+    """
 
     day: int | None = None
     username: str | None = None
