@@ -35,14 +35,14 @@ imports:
 
 test: setup check ## Everything: checks, unit tests, and the system tests with real processes and kills
 	@.venv/bin/pytest -n 2 --dist loadgroup -m "not system" $(RERUN)
-	@.venv/bin/pytest -n 2 --dist loadfile -m system $(RERUN)
+	@.venv/bin/pytest -n 3 --dist loadfile -m system $(RERUN)
 
 test-quick: setup ## Tests that start no processes (under a minute)
 	@.venv/bin/pytest -n 2 --dist loadgroup -m "not system" -q
 
 test-system: setup ## Real processes and kills; installs PostgreSQL, RabbitMQ and HAProxy if it may, else skips what needs them
 	@scripts/ci-services.sh || [ -z "$(CI)" ]
-	@.venv/bin/pytest -n 2 --dist loadfile -m system $(RERUN)
+	@.venv/bin/pytest -n 3 --dist loadfile -m system $(RERUN)
 
 bench: setup ## Measure speed and size; one JSON line per figure
 	@$(PY) -m benchmarks

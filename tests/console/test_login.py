@@ -73,6 +73,7 @@ def test_an_open_page_leaves_when_its_login_ends_elsewhere(scene: ConsoleScene, 
     page.wait_for_function("() => window.did_handshake === true")
     with page.context.expect_page() as other:
         page.evaluate("window.open('/compute')")
+    other.value.wait_for_function("() => window.did_handshake === true")  # a click before that is lost
     other.value.get_by_role("button", name="Your login").click()
     other.value.get_by_role("menuitem", name="Log out").click()
     page.wait_for_url("**/login?**")  # nobody touched this one

@@ -62,6 +62,12 @@ class Place:
         page.context.add_cookies(self.cookies[name])
         page.goto(self.scene.url + path)
 
+    def hurry(self) -> None:
+        """Lists that are opened from now on are read again at once."""
+        assert self.scene.thread.console is not None
+        for session, _ in self.scene.thread.console.sessions._open.values():
+            session.live._list_pause_s = 0.05
+
     def report(self, **more: Any) -> None:
         """What bob's user endpoint says of itself."""
         told = {
@@ -86,8 +92,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         assert isinstance(bad.exception(60), ValueError)
         assert good.task_id
         assert bad.task_id
-        manager = Manager(scene, ada, "cluster")
-        agent = manager.user_endpoint(bob, bob.function())
+        manager = Manager(scene, ada, "cluster", public=True)
+        agent = manager.user_endpoint(bob, bob.function(), {"account": "phys"})
         waiting = agent.wait(1)[0][1].headers["task_uuid"]
         place = Place(
             scene=scene,
@@ -137,6 +143,37 @@ def downloaded(page: Page) -> list[dict[str, str]]:
 
 def confirm(page: Page, name: str) -> None:
     page.get_by_role("alertdialog").get_by_role("button", name=name).click()
+
+
+# Endpoints -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_list_tells_the_true_number_shows_more_and_follows_what_happens(place: Place, page: Page) -> None:
+    dan = place.scene.person("dan")
+    registered = {"direct": True, "metadata": {}}
+    for number in range(61):
+        told = dan.ask("POST", "/v3/endpoints", {"endpoint_name": f"node{number:03}", **registered})
+        if number == 0:
+            first = told
+    place.open(page, "dan", "/compute?owned=1")
+    place.hurry()
+    page.goto(f"{place.scene.url}/compute?owned=1")
+    page.wait_for_function("() => window.did_handshake === true")
+    page.get_by_text("61 Compute Endpoints found").wait_for()
+    cards = page.locator(".fc-card")
+    assert cards.count() == 60
+    page.get_by_role("button", name="Show more").click()
+    cards.nth(60).wait_for()
+    assert page.get_by_role("button", name="Show more").count() == 0
+    # Nobody reloads from here on.
+    agent = place.scene.keep(Agent(first))
+    agent.report(total_workers=4, idle_workers=1)
+    card = cards.filter(has_text="node000")
+    card.get_by_text("online").wait_for()
+    card.get_by_text("3 of 4 busy").wait_for()
+    dan.ask("POST", "/v3/endpoints", {"endpoint_name": "another", **registered})
+    page.get_by_text("62 Compute Endpoints found").wait_for()
+    assert cards.first.locator("h2").inner_text() == "another"
 
 
 # Tasks ---------------------------------------------------------------------------------------------------------------
@@ -203,7 +240,7 @@ def test_a_task_that_ends_is_seen_to_end_and_one_can_be_cancelled(place: Place, 
     page.locator(".fc-status", has_text="Cancelled").first.wait_for()
     assert place.bob.ask("GET", f"/v3/tasks/{place.waiting}")["state"] == "cancelled"
     # Another one, which its endpoint finishes while somebody looks.
-    task_id = place.manager.submit(place.bob, place.bob.function())
+    task_id = place.manager.submit(place.bob, place.bob.function(), {"account": "phys"})
     place.agent.wait(2)
     page.goto(f"{place.scene.url}/tasks/{task_id}")
     page.get_by_role("button", name="Cancel task").wait_for()
@@ -273,6 +310,30 @@ def test_a_user_endpoint_is_told_with_its_right_start_and_can_be_stopped(place: 
     order = place.manager.next_command("stop")
     assert order["kwargs"]["user_endpoint_id"] == place.agent.id
     page.get_by_text("It has been told to stop.").wait_for()
+
+
+def test_a_user_sees_and_stops_their_own_user_endpoint_on_the_page_of_its_manager(place: Place, page: Page) -> None:
+    place.report(heartbeat_period=30)
+    place.open(page, "bob", f"/compute/endpoints/{place.manager.id}")
+    page.wait_for_function("() => window.did_handshake === true")
+    caption = "Your user endpoints"
+    expect_row(page, caption, "24303", "short", "online")
+    assert page.get_by_role("link", name="In the console").count() == 0  # that is for its administrators
+    place.report(total_workers=16, idle_workers=4)
+    line = expect_row(page, caption, "24303", "16")
+    line.get_by_role("link").first.click()
+    page.wait_for_url(f"**/compute/endpoints/{place.agent.id}")
+    page.wait_for_function("() => window.did_handshake === true")
+    fact(page, "Total workers").filter(has_text="16").wait_for()
+    assert "# as rendered" in page.get_by_role("region", name="Configuration as it runs").inner_text()
+    assert '"account": "phys"' in page.get_by_role("region", name="Options it was started with").inner_text()
+    page.get_by_role("button", name="Stop this user endpoint").click()
+    confirm(page, "Stop it")
+    assert place.manager.next_command("stop")["kwargs"]["user_endpoint_id"] == place.agent.id
+    page.get_by_text("It has been told to stop.").wait_for()
+    frank = place.scene.person("frank")  # somebody else sees none of it
+    assert frank.ask("GET", f"/v3/endpoints/{place.manager.id}/live")["user_endpoints"] == []
+    frank.ask("GET", f"/v3/endpoints/{place.agent.id}", status=403)
 
 
 # Policies ------------------------------------------------------------------------------------------------------------

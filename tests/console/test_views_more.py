@@ -89,3 +89,6 @@ def test_how_the_service_goes_is_told_also_while_its_parts_are_down() -> None:
     assert ("Free on disk", "1.0 KiB (25 %)") in known["Store"]
     assert ("Endpoints", "direct: 3") in known["What there is"]
     assert amounts("x") is None
+    assert "Schema revision" in everything
+    assert "Slots" not in everything  # one process alone
+    assert ("Slots", "12") in health_facts({"process": {"slots": 12}})["Service"]

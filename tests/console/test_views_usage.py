@@ -50,6 +50,14 @@ def test_a_chart_has_every_day_also_those_without_tasks() -> None:
     assert series_by_day(ROWS, "day", days=days, measure="tasks") == [("Tasks", [0, 3, 9, 1, 0])]
 
 
+def test_things_of_one_name_are_told_apart_in_the_legend() -> None:
+    days = ["2026-11-23", "2026-11-24", "2026-11-25"]
+    assert series_by_day([*ROWS, row("2026-11-25", "e3", "ada", 2, endpoint_name="lab")], "endpoint", days=days,
+                         measure="tasks") == [
+        ("hpc (e1)", [3, 5, 0]), ("hpc (e2)", [0, 4, 1]), ("lab", [0, 0, 2]),
+    ]  # fmt: skip
+
+
 def test_what_is_too_much_for_a_chart_comes_together() -> None:
     many = [row("2026-11-23", "e", f"u{n}", n) for n in range(1, 10)]
     series = series_by_day(many, "user", days=["2026-11-23"], measure="tasks", most=2)

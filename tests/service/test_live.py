@@ -84,6 +84,25 @@ def test_who_waits_is_told_of_reports_tasks_and_attachments(play: Play) -> None:
     play(story)
 
 
+def test_a_task_that_comes_and_goes_between_two_answers_is_news(play: Play) -> None:
+    async def story(site: Site) -> None:
+        ada = await site.person()
+        function_id, endpoint_id = await ada.function(), await ada.endpoint()
+        before = await live(ada, endpoint_id)
+
+        async def come_and_go() -> None:
+            (task_id,) = (await ada.submit(endpoint_id, function_id))["tasks"][function_id]
+            await ada.ask("POST", f"/v3/tasks/{task_id}/cancel")
+
+        known = await meanwhile(live(ada, endpoint_id, before["version"]), come_and_go)
+        while known["last_task_ended"] is None:  # it was seen open first
+            known = await live(ada, endpoint_id, known["version"])
+        changed = {name for name in before if before[name] != known[name]}
+        assert changed == {"version", "last_task_ended"}
+
+    play(story)
+
+
 def test_nothing_is_kept_of_endpoints_that_nobody_looks_at(play: Play) -> None:
     async def story(site: Site) -> None:
         ada = await site.person()
@@ -148,6 +167,31 @@ def test_one_identity_waits_only_so_often_at_once(play: Play) -> None:
         await live(ada, endpoint_id)
 
     play(story, live_waiters_per_identity=1)
+
+
+def test_who_is_shut_out_while_waiting_is_told_nothing(play: Play) -> None:
+    async def story(site: Site) -> None:
+        root, ada = await site.person("root@localhost", is_admin=True), await site.person("ada@localhost")
+        bob = await site.person("bob@localhost")
+        endpoint_id = await ada.endpoint(public=True)
+        version = (await live(bob, endpoint_id))["version"]
+        hub, watch, has_come = site.service.live, site.service.live.watch, asyncio.Event()
+
+        @contextlib.asynccontextmanager
+        async def watched(watched_id: str, caller: Identity) -> AsyncIterator[Watch]:
+            async with watch(watched_id, caller) as found:
+                has_come.set()
+                yield found
+
+        hub.watch = watched  # type: ignore[method-assign]
+        path = f"/v3/endpoints/{endpoint_id}/live?after={version}&wait_s=55"
+        waiting = asyncio.ensure_future(bob.ask("GET", path, status=401))
+        await asyncio.wait_for(has_come.wait(), PATIENCE_S)
+        await root.ask("POST", f"/v3/admin/users/{bob.identity.id}/disable")
+        report(site, endpoint_id, total_workers=3)
+        assert (await asyncio.wait_for(waiting, PATIENCE_S))["code"] == "UNAUTHENTICATED"
+
+    play(story)
 
 
 class Doors:

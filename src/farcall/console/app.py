@@ -100,9 +100,15 @@ class Console:
         else:
             await self._page(scope, receive, send)
 
+    async def leave(self) -> None:
+        """The service is about to stop: end every login, so that nothing of any page asks it any more. Their tokens
+        stay what they are: short-lived, and forgotten.
+        """
+        await self.sessions.end_all()
+
     async def close(self) -> None:
-        """End every login, and the pages that are open. Their tokens stay what they are: short-lived, and forgotten."""
-        self.sessions.end_all()
+        """End every login, and the pages that are open."""
+        await self.leave()
         if self._gui is not None:
             await self._gui.stop()
 

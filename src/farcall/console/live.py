@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from farcall.console.api import Api
@@ -25,7 +25,7 @@ _LIST_PAUSE_S: Final = 10.0
 
 Hear = Callable[[Mapping[str, Any]], None]
 Fail = Callable[[ApiError], None]
-News = Callable[[], AsyncIterator[Mapping[str, Any]]]
+News = Callable[["_Watch"], AsyncIterator[Mapping[str, Any]]]
 
 
 class Live:
@@ -51,20 +51,19 @@ class Live:
         Returns:
             Ends it. The question itself ends with the last who listens.
         """
-        return self._listen(endpoint_id, lambda: self._of_endpoint(endpoint_id), hear, fail)
+        return self._listen(endpoint_id, lambda watch: self._of_endpoint(watch, endpoint_id), hear, fail)
 
     def watch_list(self, query: Mapping[str, Any], hear: Hear, fail: Fail | None = None) -> Callable[[], None]:
         """Likewise of a list of endpoints, some seconds after it changes: `GET /v3/endpoints` with these parameters."""
         asked = {name: value for name, value in query.items() if value is not None}
         key = json.dumps(asked, sort_keys=True)
-        return self._listen(key, lambda: self._of_list(asked), hear, fail)
+        return self._listen(key, lambda watch: self._of_list(watch, asked), hear, fail)
 
-    def close(self) -> None:
-        """Nobody is told anything more."""
-        for watch in self._watches.values():
-            assert watch.task is not None
-            watch.task.cancel()
+    def close(self) -> Sequence[asyncio.Task[None]]:
+        """Nobody is told anything more. Returns what is still ending."""
+        ending = [watch.end() for watch in self._watches.values()]
         self._watches.clear()
+        return ending
 
     def __len__(self) -> int:
         return len(self._watches)
@@ -84,23 +83,22 @@ class Live:
                 watch.listeners.remove(listener)
             if not watch.listeners and self._watches.get(key) is watch:
                 del self._watches[key]
-                assert watch.task is not None
-                watch.task.cancel()
+                watch.end()
 
         return stop
 
     async def _run(self, key: str, watch: _Watch, news: News) -> None:
         try:
-            async for document in news():
+            async for document in news(watch):
                 watch.tell(document)
         except ApiError as exc:
             self._watches.pop(key, None)
             watch.tell_failure(exc)
 
-    async def _of_endpoint(self, endpoint_id: str) -> AsyncIterator[Mapping[str, Any]]:
+    async def _of_endpoint(self, watch: _Watch, endpoint_id: str) -> AsyncIterator[Mapping[str, Any]]:
         path = f"/v3/endpoints/{endpoint_id}/live"
         version: Any = None
-        while True:
+        while not watch.is_over:
             query = {} if version is None else {"after": version, "wait_s": _WAIT_S}
             try:
                 document = await self._api.request("GET", path, query=query, patience_s=_WAIT_S * 2)
@@ -114,9 +112,9 @@ class Live:
             else:
                 await asyncio.sleep(0)  # an interface that answers at once keeps nobody else from working
 
-    async def _of_list(self, query: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+    async def _of_list(self, watch: _Watch, query: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
         known: Any = None
-        while True:
+        while not watch.is_over:
             await asyncio.sleep(self._list_pause_s)  # who listens has just read it
             try:
                 document = await self._api.get("/v3/endpoints", **query)
@@ -132,6 +130,14 @@ class _Watch:
         self.task: asyncio.Task[None] | None = None
         self.listeners: list[tuple[Hear, Fail | None]] = []
         self.newest: Mapping[str, Any] | None = None
+        self.is_over = False
+
+    def end(self) -> asyncio.Task[None]:
+        """Ask no more. Returns what is still ending."""
+        assert self.task is not None
+        self.is_over = True  # an answer that comes at the same moment swallows the cancellation (wait_for, before 3.12)
+        self.task.cancel()
+        return self.task
 
     def tell(self, document: Mapping[str, Any]) -> None:
         self.newest = document

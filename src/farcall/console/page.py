@@ -132,7 +132,10 @@ class View:
         return self._listen(self.session.live.watch_list(query, *self._here(hear, None)))
 
     def _listen(self, stop: Callable[[], None]) -> Callable[[], None]:
-        self.client.on_delete(stop)
+        if self.client.is_deleted:  # it was closed while something was asked for it
+            stop()
+        else:
+            self.client.on_delete(stop)
         return stop
 
     def _here(self, hear: Hear, fail: Fail | None) -> tuple[Hear, Fail]:

@@ -88,11 +88,14 @@ class Sessions:
             tell()
         session.on_end.clear()
 
-    def end_all(self) -> None:
-        """The process ends."""
+    async def end_all(self) -> None:
+        """The process ends. Returns when nothing of any login asks the interface any more."""
+        ending: list[asyncio.Task[None]] = []
         for session, _ in list(self._open.values()):
             session.on_end.clear()
+            ending += session.live.close()
             self.end(session)
+        await asyncio.gather(*ending, return_exceptions=True)
 
     def __len__(self) -> int:
         return len(self._open)

@@ -10,7 +10,7 @@ import ssl as tls
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import uvicorn
 from fastapi import FastAPI
@@ -26,6 +26,14 @@ __all__ = ["Front", "HttpServer", "RunningService", "running_service"]
 
 Front = Callable[[FastAPI], AbstractAsyncContextManager[ASGIApp]]
 """Puts something before the interface (the web console), for as long as the service answers."""
+
+
+@runtime_checkable
+class _Leaves(Protocol):
+    """A front that has something to end before the service stops to answer."""
+
+    async def leave(self) -> None: ...
+
 
 _KEEP_ALIVE_S = 75
 """Longer than our client keeps a connection, so that it is the client who lets go: it cannot know better."""
@@ -134,6 +142,8 @@ async def running_service(settings: ServiceSettings, front: Front | None = None)
         await server.start()
         closing.push_async_callback(server.stop)
         closing.callback(service.live.stop)  # who waits for news is answered now
+        if isinstance(app, _Leaves):
+            closing.push_async_callback(app.leave)
         name = _local_name(settings.host)
         if service.certificate is not None:
             name = settings.public_host or _certified_name(name, service.certificate.certificate.names)

@@ -27,6 +27,7 @@ from farcall.console.components import (
 from farcall.console.formats import as_json, count
 from farcall.console.layout import Crumb
 from farcall.console.page import View, console_page
+from farcall.console.pages.own_user_endpoints import Hear, own_user_endpoint, own_user_endpoints
 from farcall.console.pages.snippet_form import snippet_form
 from farcall.console.pages.tasks import task_table
 from farcall.wire.errors import ApiError, Unauthenticated
@@ -71,11 +72,18 @@ async def endpoint(view: View, endpoint_id: str) -> None:
             stats.set({"Outstanding tasks": count(document["open_tasks"])})
         reported.set(document["last_report"])
 
-    view.watch(endpoint_id, hear)
+    own: list[Hear] = []
+    if found["kind"] == "user" and found["can_manage"]:
+        own.append(await own_user_endpoint(view, found))
     _facts(found)
+    if found["kind"] == "manager":
+        own.append(own_user_endpoints(view))
+    for each in (hear, *own):
+        view.watch(endpoint_id, each)
     _program(view, found)
     _charts(view, endpoint_id, history)
-    _configuration(found)
+    if found["kind"] != "user":
+        _configuration(found)
     with section("Your recent tasks here"):
         if isinstance(tasks, ApiError):
             error_box("Your tasks cannot be shown", str(tasks))

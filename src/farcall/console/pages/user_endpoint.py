@@ -6,23 +6,21 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from nicegui import ui
-
 from farcall.console.components import (
     Series,
     StatRow,
     Tag,
     code_viewer,
-    confirm,
     details,
     identifier,
     section,
     time_chart,
     when,
 )
-from farcall.console.formats import count, duration, percent, plural
+from farcall.console.formats import count, duration, percent
 from farcall.console.layout import Crumb
 from farcall.console.page import View, console_page, url
+from farcall.console.pages.own_user_endpoints import stop_button
 from farcall.console.views.user_endpoints import (
     data_time,
     next_update,
@@ -79,13 +77,9 @@ class _UserEndpointPage:
     """What changes while one looks."""
 
     def __init__(self, view: View, row: dict[str, Any]) -> None:
-        self._view = view
-        self._row = row
         with Tag("div").classes("fc-row"):
             self._times = Times()
-            self._stop = ui.button("Stop this user endpoint", on_click=self._ask).props(
-                "outline no-caps color=negative"
-            )
+            self._stop = stop_button(view, row["id"])
         with section("Activity"):
             tasks = ("Status", "Running", "Executed tasks", "Running tasks", "Queued tasks")
             workers = ("Nodes", "Workers", "Active workers", "Worker utilization", "Idle workers")
@@ -98,10 +92,9 @@ class _UserEndpointPage:
 
     def show(self, row: dict[str, Any]) -> None:
         """Other figures."""
-        self._row = row
         self._times.show([row], None, PERIOD_S)
         self._start.set(row["started"])
-        self._stop.set_enabled(row["status"] == "online")
+        self._stop.show(row["status"], (row["running"] or 0) + (row["queued"] or 0))
         self._tasks.set(
             {
                 "Status": row["status"],
@@ -120,19 +113,6 @@ class _UserEndpointPage:
                 "Idle workers": count(row["idle"]),
             }
         )
-
-    async def _ask(self) -> None:
-        open_tasks = (self._row["running"] or 0) + (self._row["queued"] or 0)
-        is_meant = await confirm(
-            "Stop this user endpoint?",
-            f"Its {plural(open_tasks, 'task')} that have not ended fail, and their submitters are told who stopped it. "
-            "Another one starts when somebody submits again.",
-            "Stop it",
-            dangerous=True,
-        )
-        if is_meant:
-            stopping = self._view.api.post(f"/v3/endpoints/{self._row['id']}/stop")
-            await self._view.attempt(stopping, "It has been told to stop.")
 
 
 def _facts(document: Mapping[str, Any], row: Mapping[str, Any]) -> None:

@@ -72,6 +72,7 @@ def health_facts(document: Mapping[str, Any]) -> dict[str, list[tuple[str, str |
     process, disk = mapping(document.get("process")), mapping(document.get("disk"))
     started, now = number(process.get("started_at")), number(document.get("now"))
     free, total = number(disk.get("free_bytes")), number(disk.get("total_bytes"))
+    slots = number(process.get("slots"))  # of tasks that relays share out; a single process has no use for them
     free_share = percent(share(free, total))
     return {
         "Service": [
@@ -85,13 +86,13 @@ def health_facts(document: Mapping[str, Any]) -> dict[str, list[tuple[str, str |
             ("Memory", size(number(process.get("memory_bytes")))),
             ("Processor time", duration(number(process.get("cpu_s")))),
             ("Open files", count(number(process.get("open_files")))),
-            ("Slots", count(number(process.get("slots")))),
+            *([("Slots", count(slots))] if slots is not None else []),
         ],
         "Store": [
             ("Kind", text(store.get("kind"))),
             ("State", "up" if store.get("is_up") else "down"),
             ("Version", text(store.get("version"))),
-            ("Tables", text(store.get("schema"))),
+            ("Schema revision", text(store.get("schema"))),
             ("Size", size(number(store.get("size_bytes")))),
             ("Disk", text(disk.get("path"))),
             ("Free on disk", None if free is None else f"{size(free)} ({free_share})"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from farcall.console.formats import MISSING
-from farcall.console.views.values import number
+from farcall.console.views.values import number, short_id
 
 __all__ = [
     "DIMENSIONS",
@@ -159,7 +160,8 @@ def series_by_day(
         most: names; all the others come together as the last, "Others".
 
     Returns:
-        (name, figures), the largest first; days on which there was nothing are 0.
+        (name, figures), the largest first; days on which there was nothing are 0. Of things with the same name each
+        is a line of its own, with the end of its id behind the name.
     """
     place = {day: index for index, day in enumerate(days)}
     figures: dict[str, list[float]] = {}
@@ -172,10 +174,16 @@ def series_by_day(
         named.setdefault(key, name)
         figures.setdefault(key, [0.0] * len(days))[index] += number(row.get(measure)) or 0
     ranked = sorted(figures, key=lambda key: (-sum(figures[key]), named[key].casefold(), key))
-    shown = [(named[key], figures[key]) for key in ranked[:most]]
+    told = _told_apart(named)
+    shown = [(told[key], figures[key]) for key in ranked[:most]]
     if rest := ranked[most:]:
         shown.append(("Others", [sum(column) for column in zip(*(figures[key] for key in rest), strict=True)]))
     return shown
+
+
+def _told_apart(named: Mapping[str, str]) -> dict[str, str]:
+    often = Counter(named.values())
+    return {key: name if often[name] == 1 else f"{name} ({short_id(key)})" for key, name in named.items()}
 
 
 def _key_and_name(row: Mapping[str, Any], dimension: str) -> tuple[str, str]:

@@ -81,7 +81,8 @@ class EndpointDetail(EndpointSummary, kw_only=True):
     """GET /v3/endpoints/{id}: also what was said when it was registered.
 
     `endpoint_config` is for those who manage it; `user_config_template` and `user_config_schema` also for those who may
-    submit, since they have to give the options.
+    submit, since they have to give the options. `user_endpoint_config`, of a user endpoint: the options it was started
+    with, for its user and who manages its manager.
     """
 
     description: str | None
@@ -100,6 +101,7 @@ class EndpointDetail(EndpointSummary, kw_only=True):
     endpoint_config: str | None
     user_config_template: str | None
     user_config_schema: Any
+    user_endpoint_config: dict[str, Any] | None
 
 
 SHAPES: Final = (Owner, EndpointSummary, EndpointPage, EndpointDetail)
@@ -207,6 +209,7 @@ async def get_endpoint(request: Request, endpoint_id: str) -> Response:
             endpoint_config=text_of(told, "endpoint_config") if summary["can_manage"] else None,
             user_config_template=text_of(told, "user_config_template") if with_options else None,
             user_config_schema=told.get("user_config_schema") if with_options else None,
+            user_endpoint_config=dict(stored.user_options) if stored.user_options and summary["can_manage"] else None,
         )
     )
 

@@ -48,7 +48,9 @@ class LiveDocument(msgspec.Struct, kw_only=True):
 
     `version` is for `after` of the next request. `details` is the last report (numbers of workers, tasks, nodes), and
     `last_report` when it came (Unix seconds). `open_tasks`: its tasks that have not ended, as the service counts them;
-    null for managers. `user_endpoints`, of a manager: all for who manages it, else the caller's own.
+    null for managers. `last_task_ended`: when one of its tasks last ended (Unix seconds), so that one that comes and
+    goes between two answers is news, too. `user_endpoints`, of a manager: all for who manages it, else the caller's
+    own.
     """
 
     version: str
@@ -56,6 +58,7 @@ class LiveDocument(msgspec.Struct, kw_only=True):
     last_report: float | None
     details: dict[str, Any]
     open_tasks: int | None
+    last_task_ended: float | None
     user_endpoints: list[UserEndpoint]
 
 
@@ -72,6 +75,7 @@ class Snapshot:
     last_report: float | None
     details: Mapping[str, Any]
     open_tasks: int | None
+    last_task_ended: float | None
     users: Sequence[tuple[str, UserEndpoint]]
     _shown: dict[Any, tuple[str, bytes]] = field(default_factory=dict)
 
@@ -91,6 +95,7 @@ class Snapshot:
             last_report=self.last_report,
             details=dict(self.details),
             open_tasks=self.open_tasks,
+            last_task_ended=self.last_task_ended,
             user_endpoints=users,
         )
         document.version = blake2b(_encoder.encode(document), digest_size=12).hexdigest()
@@ -156,7 +161,7 @@ class Watch:
     def _read(self) -> asyncio.Task[Snapshot]:
         if self._reading is None:
             self._is_marked = False
-            self._reading = asyncio.get_running_loop().create_task(self._live.snapshot(self.endpoint_id))
+            self._reading = self._live.begin_snapshot(self.endpoint_id)
             self._reading.add_done_callback(self._was_read)
         return self._reading
 
@@ -201,15 +206,16 @@ class Live:
         self._signs: Mapping[str, Signs] = {}
         self._look_timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._readings: set[asyncio.Task[Snapshot]] = set()
         self.is_stopping = False
 
     @contextlib.asynccontextmanager
     async def watch(self, endpoint_id: str, caller: Identity) -> AsyncIterator[Watch]:
-        """Look at an endpoint. Raises RateLimited if the caller looks at too many already."""
+        """Look at an endpoint, waiting or not. Raises RateLimited if the caller has too many requests here already."""
         if self._waiters[caller.id] >= self._waiters_limit:
             raise RateLimited(
                 f"{caller.username} waits for news of endpoints {self._waiters_limit} times at once already "
-                "(live_waiters_per_identity). Let one request per endpoint wait, and ask without `wait_s` otherwise.",
+                "(live_waiters_per_identity). Let one request per endpoint wait, and close pages that nobody looks at.",
                 {"retry_after_s": 5},
             )
         self._waiters[caller.id] += 1
@@ -228,12 +234,19 @@ class Live:
             if not watch.watchers:
                 self._forget(watch)
 
+    def begin_snapshot(self, endpoint_id: str) -> asyncio.Task[Snapshot]:
+        """Read it, also if whoever asked goes away meanwhile."""
+        reading = asyncio.get_running_loop().create_task(self.snapshot(endpoint_id))
+        self._readings.add(reading)
+        reading.add_done_callback(self._readings.discard)
+        return reading
+
     async def snapshot(self, endpoint_id: str) -> Snapshot:
         """What is known of an endpoint now. Raises EndpointNotFound, ServiceUnavailable."""
         found = await self._db.read(live_store.read_watched, endpoint_id)
-        if found is None or found[0].rights.is_deleted:
+        if found is None or found.stored.rights.is_deleted:
             raise EndpointNotFound(f"There is no endpoint {endpoint_id} at this service any more.")
-        stored, users = found
+        stored, users, last_ended = found
         if stored.rights.direct:
             await self._queue_limit.prepare(endpoint_id)
         if endpoint_id in self._watches:
@@ -245,6 +258,7 @@ class Live:
             last_report=reported_at,
             details={key: value for key, value in (report or {}).items() if key not in _UNSHOWN},
             open_tasks=self._queue_limit.known(endpoint_id) if stored.rights.direct else None,
+            last_task_ended=last_ended,
             users=[(user.stored.rights.owner_id, shown) for user in users if (shown := self._shown(user)) is not None],
         )
 
@@ -261,6 +275,7 @@ class Live:
         self.stop()
         if self._looking is not None:
             await self._looking
+        await asyncio.gather(*self._readings, return_exceptions=True)
 
     # --- Events ----------------------------------------------------------------------------------------------
 

@@ -63,6 +63,8 @@ class StoredEndpoint:
     registered_at: float
     user_runtime: Mapping[str, Any] | None = None
     """Of user endpoints: what their user said of the Python that first submitted."""
+    user_options: Mapping[str, Any] | None = None
+    """Of user endpoints: what their user chose of the manager's options (`user_endpoint_config`)."""
     created_at: float = 0.0
 
 
@@ -341,6 +343,7 @@ def _stored(row: Any, rights: Endpoint) -> StoredEndpoint:  # a whole row
         attached_at=row.attached_at,
         registered_at=row.registered_at,
         user_runtime=None if row.user_runtime_json is None else msgspec.json.decode(row.user_runtime_json),
+        user_options=None if row.user_options_json is None else msgspec.json.decode(row.user_options_json),
         created_at=row.created_at,
     )
 
