@@ -169,6 +169,31 @@ def test_one_identity_waits_only_so_often_at_once(play: Play) -> None:
     play(story, live_waiters_per_identity=1)
 
 
+def test_who_is_shut_out_while_waiting_is_told_nothing(play: Play) -> None:
+    async def story(site: Site) -> None:
+        root, ada = await site.person("root@localhost", is_admin=True), await site.person("ada@localhost")
+        bob = await site.person("bob@localhost")
+        endpoint_id = await ada.endpoint(public=True)
+        version = (await live(bob, endpoint_id))["version"]
+        hub, watch, has_come = site.service.live, site.service.live.watch, asyncio.Event()
+
+        @contextlib.asynccontextmanager
+        async def watched(watched_id: str, caller: Identity) -> AsyncIterator[Watch]:
+            async with watch(watched_id, caller) as found:
+                has_come.set()
+                yield found
+
+        hub.watch = watched  # type: ignore[method-assign]
+        path = f"/v3/endpoints/{endpoint_id}/live?after={version}&wait_s=55"
+        waiting = asyncio.ensure_future(bob.ask("GET", path, status=401))
+        await asyncio.wait_for(has_come.wait(), PATIENCE_S)
+        await root.ask("POST", f"/v3/admin/users/{bob.identity.id}/disable")
+        report(site, endpoint_id, total_workers=3)
+        assert (await asyncio.wait_for(waiting, PATIENCE_S))["code"] == "UNAUTHENTICATED"
+
+    play(story)
+
+
 class Doors:
     """Tells who begins and who ends to wait in a running service."""
 
@@ -245,7 +270,6 @@ def test_what_other_processes_write_down_is_seen_as_well(postgres: PostgresServe
                     await asyncio.wait_for(changed, PATIENCE_S)
                 return (await watch.now()).users
 
-            made = asyncio.ensure_future(news())
             await there.write(
                 lambda conn: ensure_user_endpoint(
                     conn,
@@ -259,8 +283,6 @@ def test_what_other_processes_write_down_is_seen_as_well(postgres: PostgresServe
                     now=2.0,
                 )
             )
-            while not await made:  # the first look finds everything new
-                made = asyncio.ensure_future(news())
             reported = asyncio.ensure_future(news())
             await there.write(store.write_reports, [(user_id, '{"total_workers": 7}', 999.0)])
             await there.write(store.write_attached, {user_id: 998.0})

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,34 @@ def is_alive(pid: int) -> bool:
         return b") Z" not in Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return False
+
+
+WITHOUT_ITS_FIRST_THREAD = """
+import ctypes, signal, threading
+libc = ctypes.CDLL(None)
+libc.pthread_self.restype = ctypes.c_ulong
+libc.pthread_join.argtypes = [ctypes.c_ulong, ctypes.c_void_p]
+first = libc.pthread_self()
+def go_on():
+    libc.pthread_join(first, None)
+    print("alone", flush=True)
+    libc.pause()
+threading.Thread(target=go_on).start()
+libc.pthread_exit(None)
+"""
+MAKES_ONE_END = f"""
+import subprocess, sys
+from farcall.endpoint.manager.leftovers import end_adopted
+left = subprocess.Popen([sys.executable, "-c", {WITHOUT_ITS_FIRST_THREAD!r}], stdout=subprocess.PIPE)
+assert left.stdout.readline() == b"alone\\n"
+print(end_adopted(grace_s=0))
+assert left.stdout.read() == b""
+"""
+
+
+def test_a_process_whose_first_thread_has_ended_is_ended_too() -> None:
+    done = subprocess.run([sys.executable, "-c", MAKES_ONE_END], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 @pytest.mark.system

@@ -2,8 +2,9 @@
 
 A manager is the parent of every descendant whose own parent has ended (`privileges.take_in_orphans`). So whatever it
 has as a child, and has not started, comes from a user endpoint; nobody else's process can ever be meant, and because
-only the manager can reap such a child, no number can be taken for another process's meanwhile. When those end, their
-children come to the manager in turn: nothing has to be searched for in depth.
+only the manager can reap such a child, and whoever reaps in it keeps out of the others' way (`guard`), no number can
+be another process's by the time it gets a signal. When those end, their children come to the manager in turn: nothing
+has to be searched for in depth.
 
 Whose it is, if several user endpoints live: its session, or the mark in its environment. A process that has left both
 behind (sudo, `env -i setsid`) counts as the gone one's if no other user endpoint of that uid lives.
@@ -88,23 +89,23 @@ def end_leftovers(
 
     Args:
         living: all others that live, also those that were started meanwhile.
-        guard: held while it looks, and by whoever starts one until `living` has it; reusable.
+        guard: held while it looks and signals, by whoever starts one until `living` has it, and by whoever calls
+            `reap`; reusable.
 
     Returns:
         How many there were.
     """
 
     def look() -> list[Adopted]:
-        with guard or contextlib.nullcontext():
-            others = living()
-            return left_by(gone, adopted({each.pid for each in others}), others)
+        others = living()
+        return left_by(gone, adopted({each.pid for each in others}), others)
 
-    return _end(look, grace_s)
+    return _end(look, grace_s, guard or contextlib.nullcontext())
 
 
 def end_adopted(*, grace_s: float) -> int:
     """End every child of this process, which has not started any that still lives. See `end_leftovers`."""
-    return _end(lambda: list(_children()), grace_s)
+    return _end(lambda: list(_children()), grace_s, contextlib.nullcontext())
 
 
 def reap(started: Collection[int]) -> None:
@@ -134,27 +135,37 @@ _HOPELESS_S = 10.0
 _LOOK_AGAIN_S = 0.5
 
 
-def _end(look: Callable[[], list[Adopted]], grace_s: float) -> int:
+def _end(look: Callable[[], list[Adopted]], grace_s: float, guard: contextlib.AbstractContextManager[Any]) -> int:
     begun = time.monotonic()
-    ended: set[int] = set()
     asked: set[int] = set()
-    while found := look():
-        for each in [each for each in found if each.is_zombie]:
-            _wait(each.pid)
-            found.remove(each)
-        ended |= {each.pid for each in found}
-        passed_s = time.monotonic() - begun
-        if passed_s > grace_s + _HOPELESS_S:
-            break
-        for each in found:
-            if passed_s >= grace_s or each.pid not in asked:
-                asked.add(each.pid)
-                with contextlib.suppress(OSError):
-                    os.kill(each.pid, signal.SIGKILL if passed_s >= grace_s else signal.SIGTERM)
-                    os.kill(each.pid, signal.SIGCONT)
+    while True:
+        with guard:
+            found = look()
+            passed_s = time.monotonic() - begun
+            alive = _signalled(found, asked, is_over=passed_s >= grace_s)
+        if not found or passed_s > grace_s + _HOPELESS_S:
+            return len(asked)
         left_s = grace_s - passed_s
-        _wait_for_one([each.pid for each in found], min(left_s, _LOOK_AGAIN_S) if left_s > 0 else _LOOK_AGAIN_S)
-    return len(ended)
+        _wait_for_one(alive, min(left_s, _LOOK_AGAIN_S) if left_s > 0 else _LOOK_AGAIN_S)
+
+
+def _signalled(found: list[Adopted], asked: set[int], *, is_over: bool) -> list[int]:
+    """Take the status of those that have ended, and have the others end; `asked` knows who was told so before.
+
+    Returns:
+        Their ids.
+    """
+    alive = []
+    for each in found:
+        if each.is_zombie and _wait(each.pid):
+            continue
+        alive.append(each.pid)
+        if is_over or each.pid not in asked:
+            asked.add(each.pid)
+            with contextlib.suppress(OSError):
+                os.kill(each.pid, signal.SIGKILL if is_over else signal.SIGTERM)
+                os.kill(each.pid, signal.SIGCONT)
+    return alive
 
 
 def _children() -> Iterator[Adopted]:
@@ -183,9 +194,12 @@ def _wait_for_one(pids: list[int], patience_s: float) -> None:
             os.close(fd)
 
 
-def _wait(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+def _wait(pid: int) -> bool:
+    """Take its status; False: only its first thread has ended, and others go on (`Z` in its `stat` as well)."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
 
 
 def _look(pid: int, parent: int) -> Adopted | None:

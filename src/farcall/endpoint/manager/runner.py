@@ -152,8 +152,8 @@ class ManagerRunner:
         self._control = None if control is None else control(self._selector, self._on_question)
         self._children: dict[str, _Held] = {}
         self._starting = threading.Lock()
-        """Held from the moment that a process exists until `_children` has it: whoever looks for leftovers must not
-        take it for one."""
+        """Held from the moment that a process exists until `_children` has it, since whoever looks for leftovers must
+        not take it for one; and while statuses are taken, since ids that were just looked up are then others'."""
         self._blueprints: dict[str, Blueprint] = {}
         self._helpers = Helpers("farcall-manager")
         self._askers = Helpers("farcall-manager-ask")  # questions wait as long as the service does not answer
@@ -543,7 +543,8 @@ class ManagerRunner:
             signal.signal(signal.SIGCHLD, before)
 
     def _reap(self) -> None:
-        reap([each.pid for each in self._living()])
+        with self._starting:
+            reap([each.pid for each in self._living()])
 
     def _living(self) -> list[Child]:
         return [held.child for held in self._children.values()]

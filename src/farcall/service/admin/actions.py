@@ -147,8 +147,8 @@ async def reset_password(request: Request, identity_id: str) -> Response:
 async def revoke(request: Request, client_id: str) -> Response:
     service, _, actor = await _operator(request)
     client_id = canonical_uuid(client_id, "the client id in the path")
-    _, cuts = await service.db.write(revoke_client, client_id, actor, service.clock())
-    service.watch.revoked(cuts)
+    now = service.clock()
+    await service.db.write(revoke_client, client_id, actor, now, then=lambda done: service.watch.revoked(done[1]))
     client = await service.db.read(find_client, client_id)
     assert client is not None
     return json_response(client_summary(client))

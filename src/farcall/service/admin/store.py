@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,9 +211,6 @@ def end_logins(conn: Connection, name: str, caller: Identity, actor: Actor, now:
     detail = {"username": person.username}
     record(conn, actor, "user.log-out-everywhere", "user", person.id, at=now, detail=detail)
     return person, cuts
-
-
-Change = Callable[..., tuple[Person, Sequence[Cut]]]
 
 
 # --- How it goes -------------------------------------------------------------------------------------------------

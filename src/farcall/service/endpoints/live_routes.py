@@ -59,9 +59,11 @@ async def get_live(request: Request, endpoint_id: str) -> Response:
 
 async def _when_another(request: Request, watch: Watch, sight: Sight, after: str | None, wait_s: float) -> bytes:
     """The document as the caller sees it, as soon as its version is not `after`; in the end anyhow."""
-    live, loop = service_of(request).live, asyncio.get_running_loop()
+    service, loop = service_of(request), asyncio.get_running_loop()
+    live = service.live
     until = loop.time() + wait_s
-    version, document = (await watch.now()).shown_to(sight.caller, can_manage=sight.can_manage)
+    snapshot = await watch.now()
+    version, document = snapshot.shown_to(sight.caller, can_manage=sight.can_manage)
     if version != after or not wait_s:
         return document
     left = loop.create_task(_left(request))
@@ -70,10 +72,12 @@ async def _when_another(request: Request, watch: Watch, sight: Sight, after: str
             with watch.waiter() as changed:
                 await asyncio.wait({changed, left}, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
             snapshot = watch.snapshot if changed.done() and watch.snapshot is not None else await watch.now()
-            version, document = snapshot.shown_to(sight.caller, can_manage=sight.can_manage)
+            version, _ = snapshot.shown_to(sight.caller, can_manage=sight.can_manage)
     finally:
         left.cancel()
-    return document
+    # That may have been a minute, and what was revoked meanwhile is void.
+    sight = await visible(request, watch.endpoint_id, await service.authenticator.identify(request))
+    return snapshot.shown_to(sight.caller, can_manage=sight.can_manage)[1]
 
 
 async def _left(request: Request) -> None:

@@ -59,10 +59,6 @@ class Entry:
     succeeded: int = 0
     failed: int = 0
 
-    @property
-    def has_counts(self) -> bool:
-        return bool(self.submitted or self.succeeded or self.failed)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:

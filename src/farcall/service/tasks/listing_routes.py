@@ -161,7 +161,7 @@ SHAPES: Final = (TaskListing, TaskPage)
 )
 async def list_tasks(request: Request) -> Response:
     caller = await caller_of(request)
-    query = query_from(request, caller.linked)
+    query = query_from(request.query_params, caller.linked)
     found, next_before = await read_page(service_of(request), query)
     return json_response(
         TaskListing(

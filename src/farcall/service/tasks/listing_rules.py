@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from starlette.requests import Request
-
 from farcall.service.web import queries
 from farcall.service.web.cursors import position_of
 from farcall.wire.errors import InvalidRequest
@@ -83,9 +81,8 @@ class Transition:
     by: str
 
 
-def query_from(request: Request, owner_ids: frozenset[str]) -> TaskQuery:
+def query_from(given: Mapping[str, str], owner_ids: frozenset[str]) -> TaskQuery:
     """Read query parameters. Raises InvalidRequest, naming the parameter."""
-    given = request.query_params
     since, until = queries.time(given, "since"), queries.time(given, "until")
     if since is not None and until is not None and until <= since:
         raise InvalidRequest("query parameter 'until' must be later than 'since'.")
