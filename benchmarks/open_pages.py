@@ -1,8 +1,8 @@
 """200 pages of the console that somebody has left open: what they cost the service while an endpoint reports.
 
 The browsers are played: each loads the page of an endpoint, opens its web socket with the handshake of a browser,
-answers pings and reads what is pushed. All see one endpoint, which reports every five seconds: six times as often as
-real ones.
+answers pings and reads what is pushed. All see one endpoint, which says nothing for a while (`quiet`) and then reports
+every five seconds: six times as often as real ones. Beside that, what the service is without a console.
 """
 
 from __future__ import annotations
@@ -28,12 +28,25 @@ REPORT_S = 5.0
 
 def measure(root: Path, pages: int = PAGES, setup: str = "embedded") -> dict[str, float]:
     """Figures; CPU in percent of one core."""
-    with loaded_system(root, setup) as load:
-        return open_pages(load, pages)
+    with loaded_system(root / "without", setup, {"FARCALL_CONSOLE": "false"}) as load:
+        without_mib = _before(load)
+    with loaded_system(root / "with", setup) as load:
+        return {"no_console_mib": without_mib, **open_pages(load, pages)}
+
+
+def _before(load: Load) -> float:
+    """The service with an endpoint that is online, and nobody who looks."""
+    agent = Agent(load.api, "watched")
+    agent.start()
+    agent.wait_online()
+    try:
+        return load.meter.pss_mib()["service"]
+    finally:
+        agent.close()
 
 
 def open_pages(load: Load, pages: int) -> dict[str, float]:
-    """Open them, and look on for `WINDOW_S`."""
+    """Open them, and look on for `WINDOW_S` without reports, and for as long with."""
     agent = Agent(load.api, "watched")
     agent.start()
     agent.wait_online()
@@ -60,19 +73,28 @@ async def _watched(load: Load, agent: Agent, pages: int) -> dict[str, float]:
         found["page_cpu_ms"] = (meter.cpu_s()["service"] - began_cpu_s) / (pages - 1) * 1000
         found["page_ms"] = (time.perf_counter() - began_s) / (pages - 1) * 1000
         before_s, at_s = meter.cpu_s()["service"], time.perf_counter()
+        await asyncio.sleep(WINDOW_S)
+        found["quiet_cpu_percent"] = _percent(load, before_s, at_s)
+        before_s, at_s = meter.cpu_s()["service"], time.perf_counter()
+        heard = [browser.updates for browser in browsers]
         for number in range(round(WINDOW_S / REPORT_S)):
             agent.report(_report(agent.endpoint_id, number % 2))
             await asyncio.sleep(REPORT_S)
-        found["open_cpu_percent"] = (meter.cpu_s()["service"] - before_s) / (time.perf_counter() - at_s) * 100
+        found["open_cpu_percent"] = _percent(load, before_s, at_s)
         found["open_mib"] = meter.pss_mib()["service"]
         found["per_page_kib"] = (found["open_mib"] - found["first_page_mib"]) * 1024 / (pages - 1)
-        pushed = [browser.updates for browser in browsers]
+        pushed = [browser.updates - had for browser, had in zip(browsers, heard, strict=True)]
         if min(pushed) < WINDOW_S / REPORT_S / 2:
             raise RuntimeError(f"A page was told of {min(pushed)} changes only")
         found["pushed_updates"] = sum(pushed)
         for browser in browsers:
             await browser.close()
     return found
+
+
+def _percent(load: Load, before_s: float, at_s: float) -> float:
+    """Of one core, since the service had used `before_s` seconds at `at_s` (`time.perf_counter`)."""
+    return (load.meter.cpu_s()["service"] - before_s) / (time.perf_counter() - at_s) * 100
 
 
 class _Browser:

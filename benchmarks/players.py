@@ -11,7 +11,7 @@ import json
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -217,10 +217,14 @@ def server_environment(
 
 
 @contextmanager
-def loaded_system(root: Path, setup: str = "embedded") -> Iterator[Load]:
-    """A service on its own, without limits on requests, and many files allowed to it and to us."""
+def loaded_system(root: Path, setup: str = "embedded", more: Mapping[str, str] | None = None) -> Iterator[Load]:
+    """A service on its own, without limits on requests, and many files allowed to it and to us.
+
+    Args:
+        more: settings, for its environment.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 65536), most))
     with server_environment(setup) as (settings, on_start, servers):
-        with process_system(root, {"FARCALL_REQUESTS_PER_S": "0", **settings}, on_start) as system:
+        with process_system(root, {"FARCALL_REQUESTS_PER_S": "0", **settings, **(more or {})}, on_start) as system:
             yield Load(system, servers)

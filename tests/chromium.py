@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -41,9 +41,13 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def fresh_page(browser: Browser) -> Iterator[Page]:
-    """A page of somebody without cookies. What goes wrong on it (scripts, refused resources) fails the test."""
-    context = browser.new_context(viewport={"width": 900, "height": 900})
+def fresh_page(browser: Browser, **more: Any) -> Iterator[Page]:
+    """A page of somebody without cookies. What goes wrong on it (scripts, refused resources) fails the test.
+
+    Args:
+        more: of the browser's context.
+    """
+    context = browser.new_context(viewport={"width": 900, "height": 900}, **more)
     page = context.new_page()
     page.set_default_timeout(20_000)
     faults: list[str] = []

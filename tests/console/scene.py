@@ -24,6 +24,7 @@ from farcall.cli.console import front_of
 from farcall.client.rest import ApiClient
 from farcall.client.tokens import TokenStore
 from farcall.console.app import Console
+from farcall.console.sessions import Session
 from farcall.endpoint.directory import EndpointDirectory
 from farcall.endpoint.process import EndpointRun, Quiet
 from farcall.endpoint.registered import Registered
@@ -163,13 +164,13 @@ class ConsoleScene:
         endpoint: an endpoint of `ada` that executes.
     """
 
-    def __init__(self, root: Path, closing: ExitStack) -> None:
+    def __init__(self, root: Path, closing: ExitStack, **settings: Any) -> None:
         self._closing = closing
         self._root = root
-        self.thread = ConsoleService(ServiceSettings(data_dir=root / "service", port=0, amqp_port=0))
+        self.thread = ConsoleService(ServiceSettings(data_dir=root / "service", port=0, amqp_port=0, **settings))
         self.thread.start()
         closing.callback(self.thread.stop)
-        self.url = f"http://127.0.0.1:{self.thread.running.port}"
+        self.url = f"{'https' if 'tls_cert' in settings else 'http'}://127.0.0.1:{self.thread.running.port}"
 
     def person(self, name: str, *, is_operator: bool = False) -> Rest:
         """Somebody with an account and the password of all; and a program of theirs."""
@@ -199,11 +200,19 @@ class ConsoleScene:
     def executor(self, who: Rest, endpoint_id: str) -> Executor:
         return Executor(endpoint_id=endpoint_id, client=self.client(who))
 
+    def sessions(self) -> list[Session]:
+        """The logins to the console."""
+        assert self.thread.console is not None
+        return [session for session, _ in self.thread.console.sessions._open.values()]
+
     def tokens(self) -> list[str]:
         """Those that the console holds for people who are logged in."""
-        assert self.thread.console is not None
-        sessions = self.thread.console.sessions
-        return [token for session, _ in sessions._open.values() for token in session.tokens]
+        return [token for session in self.sessions() for token in session.tokens]
+
+    def hurry(self) -> None:
+        """Lists that are opened from now on are read again at once."""
+        for session in self.sessions():
+            session.live._list_pause_s = 0.05
 
     def keep(self, link: Any) -> Any:
         """Close it in the end."""
@@ -212,10 +221,10 @@ class ConsoleScene:
 
 
 @contextmanager
-def console_scene(root: Path) -> Iterator[ConsoleScene]:
+def console_scene(root: Path, **settings: Any) -> Iterator[ConsoleScene]:
     """A service with its console, until the end of the block."""
     with ExitStack() as closing:
-        yield ConsoleScene(root, closing)
+        yield ConsoleScene(root, closing, **settings)
 
 
 def log_in(page: Page, scene: ConsoleScene, name: str, path: str = "/compute") -> None:

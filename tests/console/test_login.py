@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -183,3 +184,37 @@ def test_the_interface_is_what_it_was(scene: ConsoleScene) -> None:
     assert httpx.get(f"{scene.url}/nothing").json()["code"] == "NOT_FOUND"
     assert httpx.get(f"{scene.url}/docs").status_code == 200
     assert httpx.get(f"{scene.url}/_nicegui/nothing").status_code == 404
+
+
+def test_an_address_that_is_no_page_is_told_in_our_frame_with_a_way_back(scene: ConsoleScene, page: Page) -> None:
+    log_in(page, scene, "ada")
+    unknown = str(uuid.uuid4())
+    for path, section in (
+        ("/compute/nosuch", "Compute"),
+        (f"/compute/{unknown}", "Compute"),
+        (f"/compute/endpoints/{unknown}", "Compute"),
+        ("/tasks/NO-ID", "Tasks"),
+        (f"/tasks/{unknown}/<b>x</b>", "Tasks"),
+        (f"/functions/{unknown}", "Functions"),
+        (f"/console/compute/{unknown}/{unknown}/more", "Console"),
+        (f"/policies/{unknown}", "Policies"),
+        ("/usage/nosuch", "Usage"),
+        ("/operator/nosuch", "Operator"),
+    ):
+        answer = page.goto(scene.url + path)
+        assert answer is not None
+        assert answer.status in (404, 400, 422), (path, answer.status)
+        assert page.locator("#main").get_by_role("alert").count() == 1, path
+        assert page.locator("#main b").count() == 0
+        assert "HTTPException" not in page.inner_text("body"), path
+        back = page.get_by_role("link", name=f"Back to {section}")
+        assert back.count() == 1, path
+    page.goto(f"{scene.url}/tasks/NO-ID")
+    page.wait_for_function("() => window.did_handshake === true")
+    page.get_by_role("link", name="Back to Tasks").click()
+    page.wait_for_url(f"{scene.url}/tasks")
+    page.goto(f"{scene.url}//compute/?online=1")  # no other host, and no other page
+    assert page.url == f"{scene.url}/compute?online=1"
+    answer = page.goto(f"{scene.url}/nosuch")
+    assert answer is not None
+    assert answer.json()["code"] == "NOT_FOUND"

@@ -64,9 +64,7 @@ class Place:
 
     def hurry(self) -> None:
         """Lists that are opened from now on are read again at once."""
-        assert self.scene.thread.console is not None
-        for session, _ in self.scene.thread.console.sessions._open.values():
-            session.live._list_pause_s = 0.05
+        self.scene.hurry()
 
     def report(self, **more: Any) -> None:
         """What bob's user endpoint says of itself."""

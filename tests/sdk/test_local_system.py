@@ -249,6 +249,22 @@ def offline(system: LocalSystem) -> Iterator[str]:
         api.delete_endpoint(endpoint_id)
 
 
+def test_a_manager_is_shown_as_one_and_without_tasks_of_its_own(farcall, system: LocalSystem) -> None:
+    with ApiClient(system.url, system.token) as api:
+        for name, is_privileged, kind in (("of-all", True, "multi-user"), ("of-one", False, "manager")):
+            wish = EndpointRegistration(
+                endpoint_name=name,
+                multi_user=is_privileged,
+                metadata={"user_config_template": "engine: {type: ThreadPoolEngine}"},
+            )
+            endpoint_id = api.register_endpoint(wish).endpoint_id
+            rows = dict(line.split("  ", 1) for line in farcall("endpoint", name).output.splitlines())
+            api.delete_endpoint(endpoint_id)
+            assert rows["Kind"].strip().startswith(kind)
+            assert not {"Workers", "Tasks"} & set(rows)
+    assert "Kind" not in farcall("endpoint", "test").output
+
+
 def test_an_offline_endpoint_shows_when_it_was_seen_instead_of_its_workers(farcall, offline: str) -> None:
     rows = dict(line.split("  ", 1) for line in farcall("endpoint", "asleep").output.splitlines())
     assert rows["Last seen"].strip() == "never"

@@ -102,6 +102,14 @@ def test_the_code_decides_the_class(code: str, kind: type[Exception]) -> None:
     assert "text" in str(error)
 
 
+def test_only_a_traceback_begins_on_a_line_of_its_own() -> None:
+    words = "The configuration of the user endpoint cannot be used:\n  line 1: no key `max_wokers`"
+    _, error = READER.read(failed("ENDPOINT_START_FAILED", words))
+    assert str(error) == words
+    traceback = "Traceback (most recent call last):\n  ...\nValueError: wrong"
+    assert str(TaskExecutionFailed(traceback)) == f"\n{traceback}"
+
+
 def test_a_cancelled_task_is_said_to_be_cancelled_once() -> None:
     _, error = READER.read(failed("TASK_CANCELLED", f"Task {TASK} was cancelled by ada."))
     assert str(error) == f"Task {TASK} was cancelled: by ada."

@@ -272,7 +272,6 @@ def test_what_other_processes_write_down_is_seen_as_well(postgres: PostgresServe
                     await asyncio.wait_for(changed, PATIENCE_S)
                 return (await watch.now()).users
 
-            made = asyncio.ensure_future(news())
             await there.write(
                 lambda conn: ensure_user_endpoint(
                     conn,
@@ -286,8 +285,6 @@ def test_what_other_processes_write_down_is_seen_as_well(postgres: PostgresServe
                     now=2.0,
                 )
             )
-            while not await made:  # the first look finds everything new
-                made = asyncio.ensure_future(news())
             reported = asyncio.ensure_future(news())
             await there.write(store.write_reports, [(user_id, '{"total_workers": 7}', 999.0)])
             await there.write(store.write_attached, {user_id: 998.0})

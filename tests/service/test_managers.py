@@ -243,6 +243,38 @@ def test_a_failed_start_fails_what_waited_for_it_with_the_reason(site: Site) -> 
     assert site.next_order()["amqp_creds"]["endpoint_id"] == credentials["endpoint_id"]
 
 
+def test_user_endpoints_that_never_worked_are_listed_only_while_tasks_wait_for_them(site: Site) -> None:
+    ada = site.here.ada
+
+    def listed() -> list[set[str]]:
+        documents = (ada.ask("GET", f"/v3/endpoints/{site.id}/{path}") for path in ("console", "live?wait_s=0"))
+        return [{each["user_endpoint_id"] for each in document["user_endpoints"]} for document in documents]
+
+    (_,), group_id = site.submit_group(1, user_endpoint_config={"workers": 99})
+    refused = site.next_order()["amqp_creds"]
+    version = ada.ask("GET", f"/v3/endpoints/{site.id}/live")["version"]
+    assert listed() == [{refused["endpoint_id"]}] * 2
+    results = site.here.sdk(group_id)
+    give_notice(site, refused, "workers: 99 is more than 8", error_is_final=True)
+    results.wait(1)
+    ada.ask("GET", f"/v3/endpoints/{site.id}/live?after={version}")  # answers when the row goes
+    assert listed() == [set(), set()]
+    (by_id,) = ada.ask("GET", f"/v3/endpoints/{site.id}/console?user_endpoint_id={refused['endpoint_id']}")[
+        "user_endpoints"
+    ]
+    assert (by_id["user_endpoint_id"], by_id["active"]) == (refused["endpoint_id"], False)
+
+    (task_id,), group_id = site.submit_group(1)
+    agent, results = site.start(), site.here.sdk(group_id)
+    agent.wait(1)
+    agent.report(**ONE, heartbeat_period=30, active=True)
+    agent.finish(task_id)
+    results.wait(1)
+    assert listed()[0] == {agent.id}
+    agent.close()
+    assert listed()[0] == {agent.id}, "one that has worked stays"
+
+
 def test_what_was_stopped_for_good_fails_what_its_agent_still_has(site: Site) -> None:
     (task_id,), group_id = site.submit_group(1)
     credentials = site.next_order()["amqp_creds"]

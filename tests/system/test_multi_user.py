@@ -192,7 +192,7 @@ def test_an_administrator_stops_one_user_endpoint_and_what_waits_for_it_fails(si
             assert "maintenance until noon" in str(each.exception(TIMEOUT_S))
     assert row["id"] not in {each["id"] for each in site.user_endpoints()}
     unknown = site.command("stop-user-endpoint", row["id"], status=69)
-    assert "no user endpoint" in unknown.stderr
+    assert "No user endpoint" in unknown.stderr
 
 
 def test_the_service_s_way_stops_one_too(site: Manager) -> None:

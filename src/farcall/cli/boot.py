@@ -22,8 +22,8 @@ __all__ = ["disable_on_boot", "enable_on_boot", "unit_text"]
 _UNITS: Final = Path("/etc/systemd/system")
 _KEPT: Final = ("FARCALL_CA_FILE", "FARCALL_SERVICE_URL", "FARCALL_USER_DIR")
 """Variables that the service needs as the person who enabled it had them. None is a secret."""
-_STOP_S: Final = 120
-"""Longer than a manager waits for its user endpoints, if their `shutdown_grace_period` is at most 90 seconds."""
+_STOP_S: Final = 660
+"""Longer than any manager waits for its user endpoints: their `shutdown_grace_period` counts up to ten minutes."""
 
 _unit_dir = click.option(
     "--unit-dir", type=click.Path(file_okay=False, path_type=Path), default=_UNITS, hidden=True

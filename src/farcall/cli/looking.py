@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from farcall.cli.manager import is_manager_here, print_user_endpoints, user_endpoints
+from farcall.cli.manager import is_manager_here, print_user_endpoints, user_endpoints, whole_id
 from farcall.cli.running import stop_here
 from farcall.cli.site import (
     EX_DATAERR,
@@ -88,7 +88,8 @@ def status(common: Common, name: str, as_json: bool, config_of: str | None) -> N
     """Show how an endpoint is: state, process, tasks, log; of a manager also its user endpoints.
 
     `list -h` says what the states mean. Tasks of a running endpoint are those of its last report to the service; nodes
-    and workers of user endpoints are those of their last reports.
+    and workers of user endpoints are those of their last reports. Of user endpoints a terminal shows what there is room
+    for, with as much of an id as tells it from the others; --json has everything.
 
     \b
     Examples:
@@ -121,7 +122,8 @@ def status(common: Common, name: str, as_json: bool, config_of: str | None) -> N
 
 
 def _print_config(user_endpoint_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    config = next((each.get("config") for each in rows if user_endpoint_id in (each["id"], each["name"])), None)
+    wanted = whole_id(user_endpoint_id, rows)
+    config = next((each.get("config") for each in rows if each["id"] == wanted), None)
     if config is None:
         fail(f"No user endpoint {user_endpoint_id} runs here, or it has no configuration yet.", EX_UNAVAILABLE)
     click.echo(shown(config, keep="\n\t"))  # as its process has said; which may be anything

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from farcall.wire.shown import shown
 
-__all__ = ["print_rows", "print_table"]
+__all__ = ["print_rows", "print_table", "table_width", "terminal_width"]
 
 _UNLIMITED = 100_000
 _LEAST_FOLDED = 8
@@ -41,6 +41,22 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) ->
     # A terminal that is narrower than an id breaks the lines itself.
     console.width = max(console.width, sum(widths) + 3 * len(widths) + 1)
     console.print(table, crop=False)
+
+
+def terminal_width() -> int | None:
+    """How many characters fit into a line; None: any number, for this is no terminal."""
+    console = Console()
+    return console.width if console.is_terminal else None
+
+
+def table_width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """How many characters wide `print_table` makes a table of which nothing is folded."""
+    widths = [
+        max([len(name), *(len(row[index]) for row in rows)])
+        for index, name in enumerate(columns)
+        if any(row[index] for row in rows)
+    ]
+    return sum(widths) + 3 * len(widths) + 1
 
 
 def print_rows(rows: Sequence[tuple[str, str]]) -> None:

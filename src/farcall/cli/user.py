@@ -255,8 +255,11 @@ def endpoint(endpoint: str, as_json: bool) -> None:
             _print_json(document)
             return
         report, is_online = document["details"], document["status"] == "online"
+        kind = _manager_kind(document)
+        is_at_work = is_online and kind is None  # a manager runs no task itself
         rows = [
             ("ID", endpoint_id),
+            ("Kind", kind),
             ("Status", document["status"]),
             ("Last seen", None if is_online else time_text(document["last_report"]) or "never"),
             ("Name", document.get("name")),
@@ -266,10 +269,19 @@ def endpoint(endpoint: str, as_json: bool) -> None:
             ("Version", document.get("endpoint_version")),
             ("Python", document.get("python_version")),
             ("Engine", report.get("engine_type")),
-            ("Workers", _workers(report, document["last_report"]) if is_online else None),
-            ("Tasks", _tasks(report) if is_online else None),
+            ("Workers", _workers(report, document["last_report"]) if is_at_work else None),
+            ("Tasks", _tasks(report) if is_at_work else None),
         ]
         _print_rows(rows)
+
+
+def _manager_kind(document: Mapping[str, Any]) -> str | None:
+    """What kind of manager an endpoint is; None: it is none, or that is not for the caller to know."""
+    if document.get("multi_user"):
+        return "multi-user: starts a user endpoint for each person"
+    if document.get("user_config_template"):
+        return "manager: starts user endpoints, which run as its owner"
+    return None
 
 
 def _prefixed(status: Mapping[str, Any]) -> dict[str, Any]:

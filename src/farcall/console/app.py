@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
@@ -97,6 +97,8 @@ class Console:
             await RedirectResponse("/console/compute", 303)(scope, receive, send)
         elif path.startswith("/console/static/"):
             await _static(path)(scope, receive, send)
+        elif path_section(path) in _SECTIONS and path != _plain(path):
+            await RedirectResponse(_with_query(scope, quote(_plain(path))), 303)(scope, receive, send)
         else:
             await self._page(scope, receive, send)
 
@@ -122,8 +124,8 @@ class Console:
             elif is_asset:
                 await Response(status_code=404)(scope, receive, send)
             else:
-                target = scope["path"] + (f"?{scope['query_string'].decode()}" if scope["query_string"] else "")
-                await RedirectResponse(login_path(target), 303, {"cache-control": "no-store"})(scope, receive, send)
+                target = login_path(_with_query(scope, scope["path"]))
+                await RedirectResponse(target, 303, {"cache-control": "no-store"})(scope, receive, send)
             return
         if path_section(scope["path"]) == "_nicegui_ws":  # long polling: browsers of today have web sockets
             await Response(status_code=404)(scope, receive, send)
@@ -169,6 +171,15 @@ class Console:
 def path_section(path: str) -> str:
     """The first part of a path."""
     return path.lstrip("/").partition("/")[0]
+
+
+def _plain(path: str) -> str:
+    """One address of each page: without slashes at the end, and with one in front, so that it names no other host."""
+    return "/" + path.strip("/")
+
+
+def _with_query(scope: Scope, path: str) -> str:
+    return path + (f"?{scope['query_string'].decode()}" if scope["query_string"] else "")
 
 
 def _is_ours(path: str) -> bool:

@@ -26,7 +26,8 @@ from starlette.responses import RedirectResponse, Response
 from farcall.console.api import Api
 from farcall.console.app import SESSION
 from farcall.console.components.boxes import error_box
-from farcall.console.layout import Crumb, frame
+from farcall.console.components.text import link
+from farcall.console.layout import SECTIONS, Crumb, frame
 from farcall.console.login import log_out, login_path, refusal_page
 from farcall.console.sessions import Session
 from farcall.wire.auth import session_demand
@@ -262,6 +263,9 @@ def _say(view: View, main: Any, error: ApiError) -> None:  # main: a nicegui ele
     main.clear()
     with main:
         error_box(titles.get(error.http_status, "The service refused"), str(error), retry=error.http_status >= 429)
+        if error.http_status < 429:
+            back = next(each for each in SECTIONS if each.name == view.page.section)
+            link(f"Back to {back.label}", back.path)
     view.client.status_code = error.http_status
 
 

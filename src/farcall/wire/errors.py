@@ -394,6 +394,9 @@ class TaskPending(TaskError):
         return f"Task {self.task_id} has not finished; its state is {self.state}. Ask again later."
 
 
+_TRACEBACK = "Traceback (most recent call last)"
+
+
 class TaskExecutionFailed(TaskError):
     """The task failed, and its exception cannot be raised as its own type here.
 
@@ -410,7 +413,8 @@ class TaskExecutionFailed(TaskError):
         self.completion_t = completion_t
 
     def __str__(self) -> str:
-        return "\n" + self.remote_data if "\n" in self.remote_data else self.remote_data
+        # A traceback begins on a line of its own; what an endpoint says in several lines does not.
+        return "\n" + self.remote_data if _TRACEBACK in self.remote_data else self.remote_data
 
 
 class MaxResultSizeExceeded(TaskExecutionFailed):

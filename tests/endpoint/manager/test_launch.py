@@ -219,6 +219,21 @@ def test_what_fails_is_told_to_the_submitter_and_by_the_status(
     assert running.wait() == STATUSES[step]
 
 
+@pytest.mark.parametrize(
+    "members",
+    [{"template": "wish: {{ wsh }}"}, {"schema": {"properties": {"wish": {"type": "integer"}}}}],
+    ids=["template", "schema"],
+)
+def test_a_refused_start_leaves_nothing_in_the_persons_home(start: Start, people: LocalUsers, members: dict) -> None:
+    name = f"uep.refused.{'-'.join(members)}"
+    running = start(people.a.name, name=name, **members)
+    running.listen(Failed)
+    running.wait()
+    assert not (people.a.home / ".farcall" / name).exists()
+    assert start(people.a.name, name=name).facts()["pid"]
+    assert (people.a.home / ".farcall" / name / "endpoint.log").is_file()
+
+
 @pytest.mark.parametrize("is_asked", [True, False], ids=["pam", "no-pam"])
 def test_users_cannot_reach_each_other_nor_the_manager(
     start: Start, people: LocalUsers, pam: PamService, tmp_path: Path, is_asked: bool

@@ -18,6 +18,7 @@ def all_pages() -> Sequence[Page]:
         endpoint,
         functions,
         manage,
+        nowhere,
         operator_groups,
         operator_service,
         operator_users,
@@ -39,5 +40,6 @@ def all_pages() -> Sequence[Page]:
         operator_service,
         operator_users,
         operator_groups,
+        nowhere,  # the last: it answers for every address that no other page has
     )
     return [page for part in parts for page in part.PAGES]

@@ -107,8 +107,8 @@ def _launch(line: socket.socket, *, mark: str, is_tied: bool) -> NoReturn:
         os.environ.update(environment)
     _go_home(account)
     base = _base(order)
-    _open_log(base / order.name)
     config = _render(order, environment)
+    _open_log(base / order.name)  # a refusal leaves nothing in anybody's home
     _tell(line, Rendered(config=config, grace_s=_grace_of(config)))
     _execute(order, environment, line, config=config, base=base, mark=mark)
 

@@ -26,8 +26,9 @@ from farcall.service.accounts.rules import Identity
 from farcall.service.db.engine import Database
 from farcall.service.endpoints import live_store
 from farcall.service.endpoints.documents import UserEndpoint, console_document
-from farcall.service.endpoints.live_store import Signs
+from farcall.service.endpoints.live_store import Signs, UserRow
 from farcall.service.endpoints.online import Online
+from farcall.service.endpoints.rules import is_user_endpoint_shown
 from farcall.service.endpoints.store import StoredEndpoint
 from farcall.service.ops.queues import QueueLimit
 from farcall.wire.errors import EndpointNotFound, RateLimited
@@ -66,7 +67,7 @@ class Snapshot:
     """What is known of an endpoint at one moment.
 
     Attributes:
-        users: of a manager, with the identity whose each is.
+        users: of a manager those that `is_user_endpoint_shown`, with the identity whose each is.
     """
 
     stored: StoredEndpoint
@@ -250,7 +251,7 @@ class Live:
         if stored.rights.direct:
             await self._queue_limit.prepare(endpoint_id)
         if endpoint_id in self._watches:
-            self._managers.update((user.rights.id, endpoint_id) for user, _ in users)
+            self._managers.update((user.stored.rights.id, endpoint_id) for user in users)
         report, reported_at = self._online.latest(stored)
         return Snapshot(
             stored=stored,
@@ -259,7 +260,7 @@ class Live:
             details={key: value for key, value in (report or {}).items() if key not in _UNSHOWN},
             open_tasks=self._queue_limit.known(endpoint_id) if stored.rights.direct else None,
             last_task_ended=last_ended,
-            users=[(user.rights.owner_id, self._user_endpoint(user, name)) for user, name in users],
+            users=[(user.stored.rights.owner_id, shown) for user in users if (shown := self._shown(user)) is not None],
         )
 
     def stop(self) -> None:
@@ -304,11 +305,13 @@ class Live:
 
     # --- Inside ----------------------------------------------------------------------------------------------
 
-    def _user_endpoint(self, user: StoredEndpoint, owner_name: str | None) -> UserEndpoint:
-        report, reported_at = self._online.latest(user)
-        is_online = self._online.is_online(user)
+    def _shown(self, user: UserRow) -> UserEndpoint | None:
+        report, reported_at = self._online.latest(user.stored)
+        is_online = self._online.is_online(user.stored)
+        if not is_user_endpoint_shown(is_online=is_online, reported_at=reported_at, has_open_tasks=user.has_open_tasks):
+            return None
         return console_document(
-            user, report, reported_at, is_online=is_online, owner_name=owner_name, with_config=False
+            user.stored, report, reported_at, is_online=is_online, owner_name=user.owner_name, with_config=False
         )
 
     def _forget(self, watch: Watch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from sqlalchemy import Connection, ScalarSelect, func, or_, select
@@ -11,8 +12,9 @@ from farcall.service.db.sql import PreparedIn
 from farcall.service.db.tables import endpoints, usage
 from farcall.service.endpoints.listing_store import names_of
 from farcall.service.endpoints.store import StoredEndpoint, read_endpoint, read_user_endpoints
+from farcall.service.managers.store import user_endpoints_with_open_tasks
 
-__all__ = ["Signs", "Watched", "read_signs", "read_watched"]
+__all__ = ["Signs", "UserRow", "Watched", "read_signs", "read_users", "read_watched"]
 
 Signs = tuple[str | None, float | None, float | None, int, float | None, float | None]
 """Of an endpoint: its manager, when it last reported, since when it is attached, its login's generation, when it was
@@ -20,14 +22,23 @@ deleted, and when a task of it last ended.
 """
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UserRow:
+    """A user endpoint of a manager: with its owner's name, and whether tasks of it have not ended."""
+
+    stored: StoredEndpoint
+    owner_name: str | None
+    has_open_tasks: bool
+
+
 class Watched(NamedTuple):
-    """An endpoint that somebody looks at; if it is a manager, its user endpoints, each with its owner's name.
+    """An endpoint that somebody looks at; if it is a manager, with its user endpoints.
 
     `last_ended_at`: when a task of it last ended, Unix seconds; None: none has, as far as usage goes back.
     """
 
     stored: StoredEndpoint
-    users: Sequence[tuple[StoredEndpoint, str | None]]
+    users: Sequence[UserRow]
     last_ended_at: float | None
 
 
@@ -36,10 +47,20 @@ def read_watched(conn: Connection, endpoint_id: str) -> Watched | None:
     stored = read_endpoint(conn, endpoint_id)
     if stored is None:
         return None
-    users = () if stored.rights.direct else read_user_endpoints(conn, endpoint_id)
-    names = names_of(conn, {user.rights.owner_id for user in users})
+    users = () if stored.rights.direct else read_users(conn, endpoint_id)
     last = conn.execute(select(_last_ended()).where(endpoints.c.id == endpoint_id)).scalar()
-    return Watched(stored, [(user, names.get(user.rights.owner_id)) for user in users], last)
+    return Watched(stored, users, last)
+
+
+def read_users(conn: Connection, manager_id: str) -> Sequence[UserRow]:
+    """The user endpoints of a manager that were not deleted, in the order in which they were first asked for."""
+    users = read_user_endpoints(conn, manager_id)
+    names = names_of(conn, {user.rights.owner_id for user in users})
+    busy = frozenset(user_endpoints_with_open_tasks(conn, manager_id))
+    return [
+        UserRow(stored=user, owner_name=names.get(user.rights.owner_id), has_open_tasks=user.rights.id in busy)
+        for user in users
+    ]
 
 
 def read_signs(conn: Connection, endpoint_ids: Sequence[str]) -> Mapping[str, Signs]:

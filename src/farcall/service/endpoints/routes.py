@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from farcall.service.cluster.signals import EndpointChange, EndpointChanged, Signal
 from farcall.service.context import caller_of, host_of, peer_of, service_of
-from farcall.service.endpoints import listing_store, rules, store
+from farcall.service.endpoints import listing_store, live_store, rules, store
 from farcall.service.endpoints.documents import (
     AllowedFunctions,
     ConsoleDocument,
@@ -24,6 +24,7 @@ from farcall.service.endpoints.documents import (
     console_document,
     endpoint_document,
 )
+from farcall.service.endpoints.live_store import UserRow
 from farcall.service.endpoints.sight import existing, visible
 from farcall.service.endpoints.store import Registered, Share, StoredEndpoint
 from farcall.service.functions.routes import Deleted
@@ -324,21 +325,24 @@ async def get_console(request: Request, endpoint_id: str) -> Response:
     wanted = request.query_params.get("user_endpoint_id")
     wanted = None if wanted is None else canonical_uuid(wanted, "query parameter 'user_endpoint_id'")
     fields = [field.strip() for text in request.query_params.getlist("include_fields") for field in text.split(",")]
-    working = [stored]
-    if not stored.rights.direct:
-        working = list(await service.db.read(store.read_user_endpoints, stored.rights.id))
-    names = await service.db.read(listing_store.names_of, {each.rights.owner_id for each in working})
     entries = []
-    for each in working:
-        report, reported_at = _latest_report(request, each)
-        if (report is not None or each.rights.manager_id) and wanted in (None, each.rights.id):
+    for each in await _working(request, stored):
+        report, reported_at = _latest_report(request, each.stored)
+        is_online = service.online.is_online(each.stored)
+        if each.stored.rights.manager_id is None:
+            is_shown = report is not None
+        else:  # who asks for one, or has asked one itself, is answered
+            is_shown = each.stored.rights.id in (wanted, stored.rights.id) or rules.is_user_endpoint_shown(
+                is_online=is_online, reported_at=reported_at, has_open_tasks=each.has_open_tasks
+            )
+        if is_shown and wanted in (None, each.stored.rights.id):
             entries.append(
                 console_document(
-                    each,
+                    each.stored,
                     report,
                     reported_at,
-                    is_online=service.online.is_online(each),
-                    owner_name=names.get(each.rights.owner_id),
+                    is_online=is_online,
+                    owner_name=each.owner_name,
                     with_config="config" in fields,
                 )
             )
@@ -440,6 +444,15 @@ def _is_encrypted(request: Request) -> bool:
     nobody = BrokerUser(kind=UserKind.ENDPOINT, id="", generation=0)
     url = service_of(request).broker_url(nobody, host_of(request))
     return request.url.scheme == "https" and url.startswith("amqps:")
+
+
+async def _working(request: Request, stored: StoredEndpoint) -> Sequence[UserRow]:
+    """What may work tasks: a manager's user endpoints, or the endpoint itself."""
+    service = service_of(request)
+    if not stored.rights.direct:
+        return await service.db.read(live_store.read_users, stored.rights.id)
+    names = await service.db.read(listing_store.names_of, {stored.rights.owner_id})
+    return [UserRow(stored=stored, owner_name=names.get(stored.rights.owner_id), has_open_tasks=False)]
 
 
 def _latest_report(request: Request, stored: StoredEndpoint) -> tuple[dict[str, Any] | None, float | None]:

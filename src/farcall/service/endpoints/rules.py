@@ -34,6 +34,7 @@ __all__ = [
     "check_view",
     "is_manager",
     "is_shared_with",
+    "is_user_endpoint_shown",
     "may_see_template",
     "plan_registration",
 ]
@@ -346,6 +347,17 @@ def check_use(endpoint: Endpoint | None, endpoint_id: str, caller: Identity) -> 
 def may_see_template(endpoint: Endpoint, caller: Identity) -> bool:
     """Whether the caller may know which options the endpoint takes: whoever may run functions there."""
     return endpoint.multi_user or is_manager(endpoint, caller) or is_shared_with(endpoint, caller)
+
+
+def is_user_endpoint_shown(*, is_online: bool, reported_at: float | None, has_open_tasks: bool) -> bool:
+    """Whether a list of a manager's user endpoints has it: not, if it never worked and nothing waits for it.
+
+    Each submission makes a user endpoint at the service, also one whose options the endpoint then refuses.
+
+    Args:
+        reported_at: when the last report came; None: none ever came.
+    """
+    return is_online or reported_at is not None or has_open_tasks
 
 
 def check_verify(caller: Identity) -> None:

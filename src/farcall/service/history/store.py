@@ -72,10 +72,16 @@ def roll_up(conn: Connection, before: int, count: int) -> int:
     return len(ids)
 
 
-def forget_hours(conn: Connection, before: int) -> None:
-    """Forget what is older."""
+def forget_hours(conn: Connection, before: int) -> int:
+    """Forget the oldest hour that began before `before`.
+
+    Returns:
+        How many rows it had; 0: there is none.
+    """
     table = endpoint_history.c
-    conn.execute(delete(endpoint_history).where(table.step_s == HOUR_S, table.at < before))
+    are_old = (table.step_s == HOUR_S, table.at < before)
+    oldest = select(func.min(table.at)).where(*are_old).scalar_subquery()
+    return int(conn.execute(delete(endpoint_history).where(*are_old, table.at == oldest)).rowcount)
 
 
 def _if_said(new: Any, value: Any, before: Any) -> Any:  # columns

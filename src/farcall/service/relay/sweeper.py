@@ -23,6 +23,9 @@ __all__ = ["ENDPOINT_DELETED", "TASK_EXPIRED", "Sweeper"]
 
 _logger = logging.getLogger(__name__)
 
+_ROLLED_UP_AT_ONCE: Final = 25
+"""Endpoints whose 60 minutes of an hour are one transaction: others wait for the writer meanwhile."""
+
 TASK_EXPIRED: Final = "TASK_EXPIRED"
 ENDPOINT_DELETED: Final = "ENDPOINT_DELETED"
 _DELETED_TEXT = "Task {task_id} did not finish before its endpoint was deleted. Submit it to another endpoint."
@@ -93,8 +96,10 @@ class Sweeper:
         before = int((now - settings.history_minutes_s) // HOUR_S) * HOUR_S
         count = 1
         while count and not self._stopping.is_set():
-            count = await self._db.write(roll_up, before, settings.sweep_batch)
-        await self._db.write(forget_hours, int(now - settings.history_hours_s))
+            count = await self._db.write(roll_up, before, _ROLLED_UP_AT_ONCE)
+        count = 1
+        while count and not self._stopping.is_set():
+            count = await self._db.write(forget_hours, int(now - settings.history_hours_s))
 
     async def _sweep_usage(self, now: float) -> None:
         before, count = int((now - self._settings.usage_retention_s) // DAY_S), 1
