@@ -11,7 +11,7 @@ import platform
 import random
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -33,14 +33,15 @@ from farcall.wire.versions import MIN_ENDPOINT_VERSION, is_at_least
 
 if TYPE_CHECKING:
     from farcall.endpoint.config import LoadedConfig
+    from farcall.endpoint.configfile import CommonKeys
 
 
 __all__ = [
     "RegistrationRefused",
     "exit_status",
-    "process_metadata",
     "register",
     "registration_from_config",
+    "registration_of",
     "why_credential_refused",
 ]
 
@@ -61,30 +62,43 @@ class RegistrationRefused(QueuesRefused):
 
 
 def registration_from_config(name: str, loaded: LoadedConfig) -> EndpointRegistration:
-    """What is sent. Source: wire protocol, registration request."""
-    config = loaded.config
+    """What an endpoint that runs tasks itself sends. Source: wire protocol, registration request."""
+    metadata = {
+        "endpoint_config": loaded.text,
+        "user_config_template": "",
+        "user_config_schema": None,
+        "engine_encrypted": loaded.config.is_encrypted,
+    }
+    return registration_of(name, loaded.config, metadata, direct=True)
+
+
+def registration_of(
+    name: str, config: CommonKeys, metadata: Mapping[str, Any], *, multi_user: bool = False, direct: bool = False
+) -> EndpointRegistration:
+    """What every kind of endpoint sends.
+
+    Args:
+        metadata: besides what is said of this process.
+        multi_user: it becomes other local users.
+        direct: it runs tasks itself.
+    """
     return EndpointRegistration(
         endpoint_name=name,
         display_name=config.display_name,
         description=config.description,
         public=config.public,
+        multi_user=multi_user,
         high_assurance=config.high_assurance,
         allowed_functions=config.allowed_functions or None,
         admins=config.admins or None,
         authentication_policy=config.authentication_policy,
         subscription_uuid=config.subscription_id,
-        metadata={
-            **process_metadata(),
-            "endpoint_config": loaded.text,
-            "user_config_template": "",
-            "user_config_schema": None,
-            "engine_encrypted": config.is_encrypted,
-        },
-        direct=True,
+        metadata={**_process_metadata(), **metadata},
+        direct=direct,
     )
 
 
-def process_metadata() -> dict[str, Any]:
+def _process_metadata() -> dict[str, Any]:
     """What the metadata of a registration says of this process. Source: wire protocol, registration request."""
     return {
         "endpoint_version": __version__,

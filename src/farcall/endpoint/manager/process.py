@@ -344,28 +344,16 @@ class ManagerRun:
 
 
 def registration_of_manager(name: str, loaded: LoadedManager, blueprint: Blueprint) -> EndpointRegistration:
-    """What is sent; `multi_user`: it becomes other local users. Source: wire protocol, registration request."""
-    config = loaded.config
-    return EndpointRegistration(
-        endpoint_name=name,
-        display_name=config.display_name,
-        description=config.description,
-        public=config.public,
-        multi_user=loaded.is_privileged,
-        high_assurance=config.high_assurance,
-        allowed_functions=config.allowed_functions or None,
-        admins=config.admins or None,
-        authentication_policy=config.authentication_policy,
-        subscription_uuid=config.subscription_id,
-        metadata={
-            **registration.process_metadata(),
-            "endpoint_config": loaded.text,
-            "user_config_template": blueprint.template,
-            "user_config_schema": blueprint.schema,
-            "commands": list(COMMANDS),
-            "engine_encrypted": config.high_assurance,  # then its user endpoints refuse configurations that do not
-        },
-    )
+    """What is sent. Source: wire protocol, registration request."""
+    metadata = {
+        "endpoint_config": loaded.text,
+        "user_config_template": blueprint.template,
+        "user_config_schema": blueprint.schema,
+        "commands": list(COMMANDS),
+        # Then its user endpoints refuse configurations that do not encrypt.
+        "engine_encrypted": loaded.config.high_assurance,
+    }
+    return registration.registration_of(name, loaded.config, metadata, multi_user=loaded.is_privileged)
 
 
 def _authorities(trust: Trust) -> str | None:
