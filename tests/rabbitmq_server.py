@@ -217,11 +217,13 @@ class RabbitServer:
                 http.delete(f"/api/queues/{_VHOST}/{queue['name']}")
 
     def close(self) -> None:
-        if self._process is not None:
-            self.kill()
-        self._end_port_mapper()
-        self.auth.close()
-        shutil.rmtree(self.home, ignore_errors=True)
+        try:
+            if self._process is not None and self._process.poll() is None:
+                self.kill()
+        finally:
+            self._end_port_mapper()
+            self.auth.close()
+            shutil.rmtree(self.home, ignore_errors=True)
 
     def _end_port_mapper(self) -> None:
         # `epmd -kill` is refused for a moment after the node was killed.

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from manager_of_root import Manager
 
+from deck import WORKERS
 from farcall.testing.processes import kill_and_wait, process_system
 from local_users import (
     LocalUsers,
@@ -29,14 +30,6 @@ from official import Client, OfficialSide, OurSide, official_side
 
 pytestmark = pytest.mark.xdist_group("local-users")
 
-DECKS_TEMPLATE = """\
-engine:
-  type: GlobusComputeEngine
-  max_workers_per_node: {{ WORKERS }}
-
-provider:
-  type: LocalProvider
-"""
 THREADS = """\
 heartbeat_period: 5
 engine:
@@ -76,7 +69,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         mapping = {clients[name].id: person.name for name, person in become.items()}
         managers: list[Manager] = []
         try:
-            managers.append(Manager(system, python, "plain", DECKS_TEMPLATE, mapping))
+            managers.append(Manager(system, python, "plain", WORKERS, mapping))
             pam = f"pam:\n  enable: true\n  service_name: {session.name}\n"
             managers.append(Manager(system, python, "with-pam", THREADS, mapping, config=pam))
             yield World(people, session, *managers, **sides, ben_elsewhere=elsewhere)

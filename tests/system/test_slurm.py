@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from manager_of_root import Manager
 
+from deck import ACCOUNT, ACCOUNT_SCHEMA
 from farcall import Executor
 from farcall.testing.processes import ProcessSystem, process_system
 from local_users import local_users, open_directory, python_for_everybody
@@ -36,37 +37,6 @@ engine:
     launcher:
       type: SrunLauncher
 """
-
-DECKS_TEMPLATE = """\
-engine:
-  type: GlobusComputeEngine
-
-provider:
-  type: SlurmProvider
-  partition: cpu
-  account: {{ ACCOUNT_ID }}
-  walltime: {{ WALLTIME|default("00:30:00") }}
-
-launcher:
-  type: SrunLauncher
-"""
-DECKS_SCHEMA = {
-    "$schema": "http://json-schema.org/draft-07/schema#",
-    "type": "object",
-    "properties": {
-        "ACCOUNT_ID": {
-            "type": "string",
-            "enum": ["pi-chard", "pi-foster"],
-            "description": "Account identifier, limited to specific project values",
-        },
-        "WALLTIME": {
-            "type": "string",
-            "pattern": "^0[0-1]:[0-5][0-9]:[0-5][0-9]$",
-            "description": "Wall-clock time limit in format 'HH:MM:SS', limited to maximum 01:59:59",
-        },
-    },
-    "additionalProperties": False,
-}
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +74,9 @@ def test_the_decks_template_and_schema_make_jobs_of_the_local_users(
             system,
             python_for_everybody(directory),
             "cluster",
-            DECKS_TEMPLATE,
+            ACCOUNT,
             {ann.id: people.a.name, ben.id: people.b.name},
-            schema=DECKS_SCHEMA,
+            schema=ACCOUNT_SCHEMA,
             environment="".join(f"{name}: {value}\n" for name, value in slurm.environment.items()),
         )
         ours = OurSide(tmp_path / "ann", system, ann)

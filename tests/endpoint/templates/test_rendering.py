@@ -11,47 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from deck import ACCOUNT, ACCOUNT_SCHEMA, WORKERS
 from farcall.endpoint.config import parse_config
 from farcall.endpoint.templates import TemplateRefused, known_options, render, rendering
 
-WORKERS = """\
-engine:
-  type: GlobusComputeEngine
-  max_workers_per_node: {{ WORKERS }}
-
-provider:
-  type: LocalProvider
-"""
-ACCOUNT = """\
-engine:
-  type: GlobusComputeEngine
-
-provider:
-  type: SlurmProvider
-  partition: cpu
-  account: {{ ACCOUNT_ID }}
-  walltime: {{ WALLTIME|default("00:30:00") }}
-
-launcher:
-  type: SrunLauncher
-"""
-ACCOUNT_SCHEMA = {
-    "$schema": "http://json-schema.org/draft-07/schema#",
-    "type": "object",
-    "properties": {
-        "ACCOUNT_ID": {
-            "type": "string",
-            "enum": ["pi-chard", "pi-foster"],
-            "description": "Account identifier, limited to specific project values",
-        },
-        "WALLTIME": {
-            "type": "string",
-            "pattern": "^0[0-1]:[0-5][0-9]:[0-5][0-9]$",
-            "description": "Wall-clock time limit in format 'HH:MM:SS', limited to maximum 01:59:59",
-        },
-    },
-    "additionalProperties": False,
-}
 DEFAULTS = files("farcall.endpoint.templates") / "default"
 
 
